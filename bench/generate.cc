@@ -1,0 +1,123 @@
+// quire-generate: prompt in, text out, through a cache of any codec.
+#include <chrono>
+#include <cstdio>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+
+#include "bench/memory.h"
+#include "bench/qwen3/error.h"
+#include "bench/qwen3/json_file.h"
+#include "bench/qwen3/model.h"
+#include "bench/qwen3/reading.h"
+#include "bench/row.h"
+
+namespace quire::bench {
+namespace {
+
+struct GenerateOptions {
+  CommonOptions common;
+  std::string codec = "rot4/rot4";
+  std::string prompt;
+  std::filesystem::path prompt_file;
+  uint64_t max_tokens = 128;
+  qwen3::SamplingOptions sampling;
+  bool stats = false;
+};
+
+std::string prompt_of(const GenerateOptions& options) {
+  if (!options.prompt.empty()) return options.prompt;
+  if (!options.prompt_file.empty() && options.prompt_file != "-")
+    return qwen3::read_text(options.prompt_file);
+  return {std::istreambuf_iterator<char>(std::cin), {}};
+}
+
+void write_json(const GenerateOptions& options, const Row& row, const std::string& text) {
+  if (options.common.json.empty()) return;
+  nlohmann::json settings = to_json(options.common);
+  settings["temperature"] = options.sampling.temperature;
+  settings["top_k"] = options.sampling.top_k;
+  settings["top_p"] = options.sampling.top_p;
+  settings["max_tokens"] = options.max_tokens;
+  settings["text"] = text;
+  write_rows(options.common.json, settings, {row});
+}
+
+void generate(GenerateOptions options) {
+  using Clock = std::chrono::steady_clock;
+  const CodecPair pair = parse_codec_pair(options.codec);
+  options.common.cache.key_codec = pair.key;
+  options.common.cache.value_codec = pair.value;
+  options.sampling.seed = options.common.seed;
+  qwen3::Sampler sampler(options.sampling);
+  const qwen3::Model model = qwen3::load_model(options.common.model);
+  const std::vector<int32_t> prompt = model.tokenizer.encode(prompt_of(options));
+  qwen3::ThreadPool pool(options.common.threads);
+  qwen3::Decoder decoder(model, pool);
+  qwen3::Cache cache(qwen3::geometry_of(model), options.common.cache, pool);
+  qwen3::Session session(decoder, cache, prompt.size() + options.max_tokens);
+
+  Row row;
+  qwen3::TextStream stream;
+  std::string text;
+  const auto start = Clock::now();
+  auto last = start;
+  const auto print = [&](const std::string& piece) {
+    text += piece;
+    std::cout << piece << std::flush;
+  };
+  qwen3::generate(session, prompt, sampler, options.max_tokens, [&](int32_t token) {
+    const auto now = Clock::now();
+    const double seconds = std::chrono::duration<double>(now - last).count();
+    last = now;
+    if (!row.ttft_s) {
+      row.ttft_s = seconds;
+      row.prefill_tok_s = static_cast<double>(prompt.size()) / seconds;
+    } else {
+      row.decode_seconds.push_back(seconds);
+    }
+    print(stream.push(model.tokenizer.bytes_of(token)));
+    return static_cast<bool>(std::cout);  // a closed pipe ends it
+  });
+  print(stream.finish() + "\n");
+
+  row.model = model.name;
+  row.context = session.tokens().size();
+  row.codec = pair;
+  row.seed = options.common.seed;
+  row.threads = options.common.threads;
+  row.stats = cache.stats();
+  row.peak_rss = peak_rss();
+  if (options.stats) print_table({row});
+  write_json(options, row, text);
+}
+
+void add_options(CLI::App& app, GenerateOptions* options) {
+  CLI::Option* prompt = app.add_option("-p,--prompt", options->prompt, "Text to write on from");
+  app.add_option("--prompt-file", options->prompt_file,
+                 "File with the prompt; -, the default: standard input")
+      ->excludes(prompt);
+  app.add_option("-n,--max-tokens", options->max_tokens, "Most tokens to write")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 32))
+      ->capture_default_str();
+  app.add_option("--codec", options->codec, "Pair for keys/values, e.g. rot4/rot3")->capture_default_str();
+  app.add_option("--temperature", options->sampling.temperature, "0: greedy")->capture_default_str();
+  app.add_option("--top-k", options->sampling.top_k, "Keep the k likeliest tokens; 0: all")
+      ->capture_default_str();
+  app.add_option("--top-p", options->sampling.top_p, "Keep the likeliest tokens of this share")
+      ->capture_default_str();
+  app.add_flag("--stats", options->stats, "Print what the cache held, and the speed");
+}
+
+}  // namespace
+}  // namespace quire::bench
+
+int main(int argc, char** argv) {
+  CLI::App app("Writes on from a prompt with a Qwen3 model, through a paged low-bit cache.",
+               "quire-generate");
+  quire::bench::GenerateOptions options;
+  quire::bench::add_common_options(app, &options.common);
+  quire::bench::add_options(app, &options);
+  return quire::bench::run_program(app, argc, argv, [&] { quire::bench::generate(options); });
+}

@@ -1,0 +1,109 @@
+#include "bench/options.h"
+
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "bench/qwen3/error.h"
+#include "bench/qwen3/thread_pool.h"
+
+namespace quire::bench {
+namespace {
+
+constexpr int kBadInput = 2;
+
+const std::map<std::string, quire_io_engine> kIoEngines{
+    {"auto", QUIRE_IO_AUTO}, {"io_uring", QUIRE_IO_URING}, {"threads", QUIRE_IO_THREADS}};
+const std::map<std::string, quire_key_space> kKeySpaces{{"post_rope", QUIRE_POST_ROPE},
+                                                        {"pre_rope", QUIRE_PRE_ROPE}};
+
+template <typename Value>
+std::string name_of(const std::map<std::string, Value>& names, Value value) {
+  for (const auto& [name, known] : names) {
+    if (known == value) return name;
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string CodecPair::name() const { return qwen3::codec_name(key) + "/" + qwen3::codec_name(value); }
+
+CodecPair parse_codec_pair(const std::string& text) {
+  const size_t slash = text.find('/');
+  if (slash == std::string::npos) return {qwen3::parse_codec(text), qwen3::parse_codec(text)};
+  return {qwen3::parse_codec(text.substr(0, slash)), qwen3::parse_codec(text.substr(slash + 1))};
+}
+
+void add_common_options(CLI::App& app, CommonOptions* options) {
+  qwen3::CacheOptions& cache = options->cache;
+  options->model = QUIRE_DEFAULT_MODEL;
+  options->threads = qwen3::default_threads();
+  cache.nvme_path = std::filesystem::temp_directory_path();
+
+  app.add_option("--model", options->model, "Folder of a Qwen3 model")->capture_default_str();
+  app.add_option("--json", options->json, "File to write the results to");
+  app.add_option("--threads", options->threads, "Threads of decoder and cache")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  app.add_option("--seed", options->seed, "Seed of everything that is random")->capture_default_str();
+
+  const auto bytes = CLI::AsSizeValue(false);
+  const std::string group = "Cache";
+  app.add_option("--host-budget", cache.host_budget, "Memory of the cache, e.g. 16M")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--nvme-budget", cache.nvme_budget, "Disk of the cache, e.g. 4G; 0: none")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--nvme-path", cache.nvme_path, "Folder of the spill file")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--io-engine", cache.io_engine, "auto, io_uring or threads")
+      ->transform(CLI::CheckedTransformer(kIoEngines))
+      ->group(group);
+  app.add_option("--key-space", cache.key_space, "post_rope, or pre_rope: Quire rotates")
+      ->transform(CLI::CheckedTransformer(kKeySpaces))
+      ->group(group);
+  app.add_option("--page-tokens", cache.page_tokens, "32, 64 or 128")->capture_default_str()->group(group);
+  app.add_option("--sink-tokens", cache.sink_tokens, "First tokens that stay unfolded, at most 32")
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--chunk", cache.chunk_tokens, "Tokens of one prefill pass")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--trace", cache.trace_path, "File for a Chrome trace of compute and I/O")->group(group);
+}
+
+nlohmann::json to_json(const CommonOptions& options) {
+  const qwen3::CacheOptions& cache = options.cache;
+  return {{"model", options.model.filename().string()},
+          {"threads", options.threads},
+          {"seed", options.seed},
+          {"host_budget", cache.host_budget},
+          {"nvme_budget", cache.nvme_budget},
+          {"io_engine", name_of(kIoEngines, cache.io_engine)},
+          {"key_space", name_of(kKeySpaces, cache.key_space)},
+          {"page_tokens", cache.page_tokens},
+          {"sink_tokens", cache.sink_tokens},
+          {"chunk", cache.chunk_tokens}};
+}
+
+int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {
+  try {
+    app.parse(argc, argv);
+    body();
+    return 0;
+  } catch (const CLI::ParseError& e) {
+    return app.exit(e) == 0 ? 0 : kBadInput;
+  } catch (const std::exception& e) {
+    std::cout.flush();
+    std::cerr << app.get_name() << ": " << e.what() << '\n';
+    return kBadInput;
+  }
+}
+
+}  // namespace quire::bench

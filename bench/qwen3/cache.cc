@@ -1,0 +1,146 @@
+#include "bench/qwen3/cache.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string_view>
+
+#include "bench/qwen3/error.h"
+
+namespace quire::qwen3 {
+namespace {
+
+struct CodecName {
+  std::string_view name;
+  quire_codec codec;
+};
+
+constexpr std::array<CodecName, 9> kCodecs{{{"f32", QUIRE_CODEC_F32},
+                                            {"bf16", QUIRE_CODEC_BF16},
+                                            {"int8", QUIRE_CODEC_INT8},
+                                            {"int4", QUIRE_CODEC_INT4},
+                                            {"int3", QUIRE_CODEC_INT3},
+                                            {"int2", QUIRE_CODEC_INT2},
+                                            {"rot4", QUIRE_CODEC_ROT4},
+                                            {"rot3", QUIRE_CODEC_ROT3},
+                                            {"rot2", QUIRE_CODEC_ROT2}}};
+
+// Root mean square of a weight over the two channels of a rotary pair.
+float pair_rms(std::span<const float> weight, size_t pair) {
+  const float a = weight[pair];
+  const float b = weight[pair + weight.size() / 2];
+  return std::sqrt((a * a + b * b) / 2);
+}
+
+std::vector<float> balance_of(const LayerWeights& layer) {
+  constexpr float kLimit = 1024;  // quire.h: within [2^-10, 2^10]
+  const size_t dim = layer.key_norm.size();
+  std::vector<float> balance(dim);
+  for (size_t pair = 0; pair < dim / 2; ++pair) {
+    const float ratio = pair_rms(layer.query_norm, pair) / pair_rms(layer.key_norm, pair);
+    // A weight of zeros on either side leaves nothing to balance.
+    const float s = std::isfinite(ratio) ? std::clamp(std::sqrt(ratio), 1 / kLimit, kLimit) : 1.0f;
+    balance[pair] = balance[pair + dim / 2] = s;
+  }
+  return balance;
+}
+
+void run_loop(void* pool, uint32_t count, void (*function)(void*, uint32_t), void* argument) {
+  static_cast<ThreadPool*>(pool)->parallel_for(count, [=](uint32_t i) { function(argument, i); });
+}
+
+std::vector<quire_layer_options> layer_options(const CacheGeometry& geometry) {
+  std::vector<quire_layer_options> layers;
+  if (geometry.balance.empty()) return layers;
+  const size_t stride = size_t{geometry.kv_heads} * geometry.head_dim;
+  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+    quire_layer_options& out = layers.emplace_back();
+    quire_layer_options_init(&out);
+    out.layer = layer;
+    out.key_balance = geometry.balance.data() + layer * stride;
+  }
+  return layers;
+}
+
+const char* c_string(const std::string& text) { return text.empty() ? nullptr : text.c_str(); }
+
+}  // namespace
+
+CacheGeometry geometry_of(const Model& model) {
+  const ModelConfig& config = model.config;
+  CacheGeometry out{config.layers, config.query_heads, config.kv_heads, config.head_dim, {}};
+  for (const LayerWeights& layer : model.weights.layers) {
+    const std::vector<float> balance = balance_of(layer);
+    for (uint32_t head = 0; head < config.kv_heads; ++head) {
+      out.balance.insert(out.balance.end(), balance.begin(), balance.end());
+    }
+  }
+  return out;
+}
+
+quire_codec parse_codec(const std::string& name) {
+  std::string known;
+  for (const CodecName& codec : kCodecs) {
+    if (codec.name == name) return codec.codec;
+    known += (known.empty() ? "" : ", ") + std::string(codec.name);
+  }
+  throw Error("there is no codec \"" + name + "\"; choose from " + known);
+}
+
+std::string codec_name(quire_codec codec) {
+  for (const CodecName& known : kCodecs) {
+    if (known.codec == codec) return std::string(known.name);
+  }
+  return "default";
+}
+
+void check(quire_status status, const quire_cache* cache) {
+  if (status == QUIRE_OK) return;
+  const std::string sentence = quire_last_error(cache);
+  throw Error(sentence.empty() ? quire_strerror(status) : sentence);
+}
+
+Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool)
+    : options_(options) {
+  const std::vector<quire_layer_options> layers = layer_options(geometry);
+  quire_options out;
+  quire_options_init(&out);
+  out.layers = geometry.layers;
+  out.query_heads = geometry.query_heads;
+  out.kv_heads = geometry.kv_heads;
+  out.head_dim = geometry.head_dim;
+  out.page_tokens = options.page_tokens;
+  out.sink_tokens = options.sink_tokens;
+  out.key_codec = options.key_codec;
+  out.value_codec = options.value_codec;
+  out.key_space = options.key_space;
+  out.layer_options = layers.empty() ? nullptr : layers.data();
+  out.layer_option_count = static_cast<uint32_t>(layers.size());
+  out.host_budget = options.host_budget;
+  out.nvme_budget = options.nvme_budget;
+  out.nvme_path = c_string(options_.nvme_path);
+  out.io_engine = options.io_engine;
+  out.parallel_for = run_loop;
+  out.parallel_context = &pool;
+  out.threads = pool.threads();
+  // A replay hands in whole pages.
+  out.max_step_tokens = std::max(options.chunk_tokens, options.page_tokens);
+  out.trace_path = c_string(options_.trace_path);
+  quire_cache* handle = nullptr;
+  check(quire_open(&out, &handle), nullptr);
+  handle_.reset(handle);
+}
+
+quire_stats Cache::stats() const {
+  quire_stats stats{};
+  stats.struct_size = sizeof stats;
+  check(quire_cache_stats(handle(), &stats), handle());
+  return stats;
+}
+
+void Cache::Close::operator()(quire_cache* cache) const {
+  // There is nobody left to tell: what could fail is writing the trace.
+  [[maybe_unused]] const quire_status status = quire_close(cache);
+}
+
+}  // namespace quire::qwen3

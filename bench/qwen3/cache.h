@@ -1,0 +1,66 @@
+// A Quire cache for one model, opened through the C API.
+// Thread safety: as quire.h says.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "bench/qwen3/model.h"
+#include "bench/qwen3/thread_pool.h"
+#include "bindings/c/quire.h"
+
+namespace quire::qwen3 {
+
+struct CacheOptions {
+  quire_codec key_codec = QUIRE_CODEC_ROT4;
+  quire_codec value_codec = QUIRE_CODEC_ROT4;
+  quire_key_space key_space = QUIRE_POST_ROPE;
+  uint32_t page_tokens = 64;
+  uint32_t sink_tokens = 4;
+  uint64_t host_budget = uint64_t{1} << 30;  // bytes, as all budgets
+  uint64_t nvme_budget = 0;                  // 0: no disk tier
+  std::string nvme_path;                     // a folder
+  quire_io_engine io_engine = QUIRE_IO_AUTO;
+  uint32_t chunk_tokens = 512;  // largest number of tokens of one pass
+  std::string trace_path;       // empty: no trace
+};
+
+// What a cache must know about a model. `balance` is [layers][kv_heads][head_dim] or empty.
+struct CacheGeometry {
+  uint32_t layers;
+  uint32_t query_heads;
+  uint32_t kv_heads;
+  uint32_t head_dim;
+  std::vector<float> balance;
+};
+
+// With the balance that the q_norm and k_norm weights call for: s = sqrt(pair rms of q_norm / pair rms of
+// k_norm), within the limits of quire.h.
+CacheGeometry geometry_of(const Model& model);
+
+// A codec by its name ("rot4"); throws Error with the names there are.
+quire_codec parse_codec(const std::string& name);
+std::string codec_name(quire_codec codec);
+
+// Throws Error with the cache's own sentence unless `status` is QUIRE_OK. `cache` may be nullptr for open.
+void check(quire_status status, const quire_cache* cache);
+
+class Cache {
+ public:
+  // Runs its loops on `pool`, which must outlive it. Throws Error.
+  Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool);
+
+  quire_cache* handle() const { return handle_.get(); }
+  const CacheOptions& options() const { return options_; }
+  quire_stats stats() const;
+
+ private:
+  struct Close {
+    void operator()(quire_cache* cache) const;
+  };
+  CacheOptions options_;
+  std::unique_ptr<quire_cache, Close> handle_;
+};
+
+}  // namespace quire::qwen3

@@ -1,0 +1,48 @@
+#include "bench/qwen3/reading.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "bench/qwen3/error.h"
+
+namespace quire::qwen3 {
+
+double read_text(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks) {
+  using Clock = std::chrono::steady_clock;
+  const uint64_t chunk_tokens = session.cache().options().chunk_tokens;
+  const uint64_t logits_from = text.size() - std::min<uint64_t>(text.size(), hooks.logit_tokens);
+  std::chrono::duration<double> spent{0};
+  for (uint64_t first = 0; first < text.size(); first += chunk_tokens) {
+    const uint64_t end = std::min<uint64_t>(text.size(), first + chunk_tokens);
+    const uint64_t wanted = end - std::clamp(logits_from, first, end);
+    const auto start = Clock::now();
+    const auto logits = session.read(text.subspan(first, end - first), static_cast<uint32_t>(wanted));
+    spent += Clock::now() - start;
+    const size_t vocab = wanted == 0 ? 0 : logits.size() / wanted;
+    for (uint64_t row = 0; row < wanted && hooks.on_logits; ++row) {
+      hooks.on_logits(end - wanted + row, logits.subspan(row * vocab, vocab));
+    }
+    if (hooks.on_progress) hooks.on_progress(end);
+  }
+  return spent.count();
+}
+
+std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt, Sampler& sampler,
+                              uint64_t limit, const std::function<bool(int32_t)>& on_token) {
+  if (prompt.empty()) throw Error("the prompt is empty; give at least one token to write on from");
+  const std::vector<int32_t>& ends = session.model().config.eos_tokens;
+  int32_t next = 0;
+  const ReadingHooks last{
+      [&](uint64_t, std::span<const float> logits) { next = sampler.pick(logits); }, 1, {}};
+  read_text(session, prompt, last);
+  std::vector<int32_t> written;
+  while (written.size() < limit && std::find(ends.begin(), ends.end(), next) == ends.end()) {
+    written.push_back(next);
+    if (on_token && !on_token(next)) break;
+    if (written.size() == limit) break;  // nobody needs the logits after the last token
+    next = sampler.pick(session.read({&next, 1}, 1));
+  }
+  return written;
+}
+
+}  // namespace quire::qwen3

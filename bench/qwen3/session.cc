@@ -1,0 +1,245 @@
+#include "bench/qwen3/session.h"
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "bench/qwen3/error.h"
+
+namespace quire::qwen3 {
+namespace {
+
+quire_tensor tensor(const float* data, uint64_t stride) {
+  quire_tensor out{};
+  out.data = const_cast<float*>(data);  // the C API has one struct for inputs and outputs
+  out.dtype = QUIRE_F32;
+  out.place = QUIRE_PLACE_HOST;
+  out.token_stride = stride;
+  return out;
+}
+
+quire_tensor tensor(TokenRows rows) { return tensor(rows.data, rows.stride); }
+
+TokenRows part_of(TokenRows rows, uint64_t first, uint64_t count) {
+  return {rows.data + first * rows.stride, static_cast<uint32_t>(count), rows.stride};
+}
+
+}  // namespace
+
+// An open step of the cache; it is ended in any case.
+class Session::Step {
+ public:
+  Step(const Session& session, uint64_t first, uint64_t count) : cache_(session.cache_->handle()) {
+    const quire_step_entry entry{session.sequence_.get(), first, count};
+    check(quire_step_begin(cache_, &entry, 1, nullptr, &step_), cache_);
+  }
+  Step(const Step&) = delete;
+  Step& operator=(const Step&) = delete;
+  ~Step() {
+    // An Error is under way, which says more than the step's end could.
+    if (step_ != nullptr) [[maybe_unused]]
+      const quire_status status = quire_step_end(step_);
+  }
+
+  void end() { check(quire_step_end(std::exchange(step_, nullptr)), cache_); }
+
+  void append(uint32_t layer, TokenRows keys, TokenRows values) const {
+    quire_append_args args;
+    quire_append_args_init(&args);
+    args.keys = tensor(keys);
+    args.values = tensor(values);
+    check(quire_append(step_, layer, &args), cache_);
+  }
+
+  // False when pages are lost: *miss then names them.
+  bool attend(uint32_t layer, TokenRows queries, std::span<float> out, quire_miss* miss) const {
+    quire_attend_args args;
+    quire_attend_args_init(&args);
+    args.queries = tensor(queries);
+    args.out = tensor(out.data(), 0);
+    check(quire_attend(step_, layer, &args), cache_);
+    const quire_status status = quire_step_wait(step_);
+    if (status != QUIRE_MISS) {
+      check(status, cache_);
+      return true;
+    }
+    *miss = {};
+    miss->struct_size = sizeof *miss;
+    check(quire_step_miss(step_, miss), cache_);
+    return false;
+  }
+
+ private:
+  quire_cache* cache_;
+  quire_step* step_ = nullptr;
+};
+
+// Appends new tokens.
+class Session::StepAttention : public Attention {
+ public:
+  StepAttention(Session& session, const Step& step, uint64_t first)
+      : session_(session), step_(step), own_{first, {}, {}} {}
+  void append(uint32_t layer, TokenRows keys, TokenRows values) override {
+    own_.keys = keys;
+    own_.values = values;
+    step_.append(layer, keys, values);
+  }
+  void attend(uint32_t layer, TokenRows queries, std::span<float> out) override {
+    session_.attend(step_, layer, queries, out, &own_);
+  }
+
+ private:
+  Session& session_;
+  const Step& step_;
+  OwnRows own_;
+};
+
+// Runs old tokens again up to `target`, whose keys and values it keeps instead of appending them.
+class Session::ReplayAttention : public Attention {
+ public:
+  ReplayAttention(Session& session, const Step& step, uint32_t target)
+      : session_(session), step_(step), target_(target) {}
+  void append(uint32_t layer, TokenRows keys, TokenRows values) override {
+    if (layer < target_) return step_.append(layer, keys, values);
+    result.add(keys, values, session_.decoder_->model().config.kv_size());
+  }
+  void attend(uint32_t layer, TokenRows queries, std::span<float> out) override {
+    session_.attend(step_, layer, queries, out, nullptr);
+  }
+  KeysValues result;
+
+ private:
+  Session& session_;
+  const Step& step_;
+  uint32_t target_;
+};
+
+void Session::KeysValues::add(TokenRows key_rows, TokenRows value_rows, size_t width) {
+  for (uint32_t row = 0; row < key_rows.count; ++row) {
+    const float* key = key_rows.data + row * key_rows.stride;
+    const float* value = value_rows.data + row * value_rows.stride;
+    keys.insert(keys.end(), key, key + width);
+    values.insert(values.end(), value, value + width);
+  }
+}
+
+void Session::FreeSequence::operator()(quire_sequence* sequence) const {
+  // It can only fail while a step is open, which the session does not leave behind.
+  [[maybe_unused]] const quire_status status = quire_sequence_free(sequence);
+}
+
+Session::Session(Decoder& decoder, Cache& cache, uint64_t longest)
+    : decoder_(&decoder), cache_(&cache), longest_(longest) {
+  const ModelConfig& config = decoder.model().config;
+  if (longest > config.max_positions) {
+    throw Error(std::to_string(longest) + " tokens are more than the model's " +
+                std::to_string(config.max_positions) + " positions; shorten the text or scale its rope");
+  }
+  rope_ = make_rope(config.rope, config.head_dim, config.max_positions, longest);
+  quire_sequence* sequence = nullptr;
+  check(quire_sequence_create(cache.handle(), &sequence), cache.handle());
+  sequence_.reset(sequence);
+  quire_rope rope{};
+  rope.struct_size = sizeof rope;
+  rope.rotary_dim = config.head_dim;
+  rope.attention_factor = rope_.attention_factor;
+  rope.inv_freq = rope_.inv_freq.data();
+  check(quire_sequence_set_rope(sequence, &rope), cache.handle());
+}
+
+Session::Session(const Session& other, Sequence sequence)
+    : decoder_(other.decoder_),
+      cache_(other.cache_),
+      rope_(other.rope_),
+      longest_(other.longest_),
+      sequence_(std::move(sequence)),
+      tokens_(other.tokens_),
+      chunk_ends_(other.chunk_ends_) {}
+
+Session Session::fork() const {
+  quire_sequence* sequence = nullptr;
+  check(quire_sequence_fork(sequence_.get(), &sequence), cache_->handle());
+  return {*this, Sequence(sequence)};
+}
+
+const Rope* Session::decoder_rope() const {
+  return cache_->options().key_space == QUIRE_POST_ROPE ? &rope_ : nullptr;
+}
+
+std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows) {
+  const uint64_t first = tokens_.size();
+  if (chunk.size() > longest_ - first) {
+    throw Error("the text grows beyond the " + std::to_string(longest_) + " tokens it was announced with");
+  }
+  const auto count = static_cast<uint32_t>(chunk.size());
+  const ProductRows whole{count, 0, count};
+  Step step(*this, first, count);
+  StepAttention attention(*this, step, first);
+  const auto logits = decoder_->forward({chunk, first, {&whole, 1}, decoder_rope()}, attention, logit_rows);
+  step.end();
+  tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
+  chunk_ends_.push_back(tokens_.size());
+  return logits;
+}
+
+void Session::attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out,
+                     const OwnRows* own) {
+  // Every page may be lost once and once more while others are recovered; beyond that it does not end.
+  const uint64_t attempts = 2 * (tokens_.size() / cache_->options().page_tokens) + 16;
+  quire_miss miss{};
+  for (uint64_t attempt = 0; attempt < attempts; ++attempt) {
+    if (step.attend(layer, queries, out, &miss)) return;
+    recover(miss, own);
+  }
+  throw Error("the cache loses pages faster than they can be computed again; check the disk under " +
+              cache_->options().nvme_path + " or raise the host budget");
+}
+
+void Session::recover(const quire_miss& miss, const OwnRows* own) {
+  const uint64_t page_tokens = cache_->options().page_tokens;
+  const uint64_t batch = std::max<uint64_t>(1, cache_->options().chunk_tokens / page_tokens) * page_tokens;
+  const uint64_t end = miss.first + miss.count;
+  const size_t width = decoder_->model().config.kv_size();
+  for (uint64_t first = miss.first; first < end; first += batch) {
+    const uint64_t batch_end = std::min(end, first + batch);
+    const uint64_t old_end = own == nullptr ? batch_end : std::clamp(own->first, first, batch_end);
+    KeysValues rows;
+    if (old_end > first) rows = recompute(miss.layer, first, old_end - first);
+    if (batch_end > old_end) {  // a page of the running step itself: its rows are at hand
+      const uint64_t at = old_end - own->first;
+      rows.add(part_of(own->keys, at, batch_end - old_end), part_of(own->values, at, batch_end - old_end),
+               width);
+    }
+    const quire_tensor keys = tensor(rows.keys.data(), 0);
+    const quire_tensor values = tensor(rows.values.data(), 0);
+    check(quire_refill(sequence_.get(), miss.layer, first, batch_end - first, &keys, &values),
+          cache_->handle());
+    recomputed_ += old_end - first;
+  }
+}
+
+Session::KeysValues Session::recompute(uint32_t layer, uint64_t first, uint64_t count) {
+  const std::vector<ProductRows> products = recorded_products(first, count);
+  Step step(*this, first, count);
+  ReplayAttention attention(*this, step, layer);
+  const Pass pass{std::span(tokens_).subspan(first, count), first, products, decoder_rope()};
+  decoder_->recompute(pass, attention, layer);
+  step.end();
+  return std::move(attention.result);
+}
+
+std::vector<ProductRows> Session::recorded_products(uint64_t first, uint64_t count) const {
+  std::vector<ProductRows> products;
+  auto chunk_end = std::upper_bound(chunk_ends_.begin(), chunk_ends_.end(), first);
+  const uint64_t end = first + count;
+  for (; first < end; ++chunk_end) {
+    const uint64_t chunk_first = chunk_end == chunk_ends_.begin() ? 0 : *(chunk_end - 1);
+    const uint64_t part_end = std::min(end, *chunk_end);
+    products.push_back({static_cast<uint32_t>(part_end - first), static_cast<uint32_t>(first - chunk_first),
+                        static_cast<uint32_t>(*chunk_end - chunk_first)});
+    first = part_end;
+  }
+  return products;
+}
+
+}  // namespace quire::qwen3

@@ -1,0 +1,81 @@
+// One text being read and written by a model through a Quire cache.
+//
+// Tokens come in chunks, and the boundaries are recorded: when pages of the cache are lost, their keys and
+// values are computed again from the tokens in products of the recorded shapes, so that the bits are the
+// same, and handed back. A reader of the logits never sees that it happened.
+// Invariant: the cache holds exactly tokens(). Thread safety: one thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "bench/qwen3/cache.h"
+#include "bench/qwen3/decoder.h"
+
+namespace quire::qwen3 {
+
+class Session {
+ public:
+  // `longest`: the number of tokens there will ever be (dynamic rope scaling depends on it). Throws Error
+  // when the model has not so many positions. Decoder and cache must outlive the session.
+  Session(Decoder& decoder, Cache& cache, uint64_t longest);
+
+  // A session with the same tokens; the cache shares their pages.
+  Session fork() const;
+
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  const Model& model() const { return decoder_->model(); }
+  const Cache& cache() const { return *cache_; }
+
+  // Reads one chunk of 1 to chunk_tokens tokens. Returns the logits of its last `logit_rows` tokens,
+  // [logit_rows][vocab], valid until the decoder's next pass. After an Error the tokens are as before.
+  std::span<const float> read(std::span<const int32_t> chunk, uint32_t logit_rows);
+
+  // Tokens whose keys and values were computed again, summed over layers.
+  uint64_t recomputed_tokens() const { return recomputed_; }
+
+ private:
+  class StepAttention;
+  class ReplayAttention;
+  class Step;
+
+  // Keys and values of one layer for tokens from position `first` on.
+  struct OwnRows {
+    uint64_t first;
+    TokenRows keys;
+    TokenRows values;
+  };
+  // The same, dense and owned.
+  struct KeysValues {
+    std::vector<float> keys;
+    std::vector<float> values;
+    void add(TokenRows key_rows, TokenRows value_rows, size_t width);
+  };
+  struct FreeSequence {
+    void operator()(quire_sequence* sequence) const;
+  };
+  using Sequence = std::unique_ptr<quire_sequence, FreeSequence>;
+
+  // Another sequence with the same tokens.
+  Session(const Session& other, Sequence sequence);
+
+  // A pass over the cache's rotation is one without rope.
+  const Rope* decoder_rope() const;
+  std::vector<ProductRows> recorded_products(uint64_t first, uint64_t count) const;
+  void attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out, const OwnRows* own);
+  void recover(const quire_miss& miss, const OwnRows* own);
+  KeysValues recompute(uint32_t layer, uint64_t first, uint64_t count);
+
+  Decoder* decoder_;
+  Cache* cache_;
+  Rope rope_;
+  uint64_t longest_;
+  Sequence sequence_;
+  std::vector<int32_t> tokens_;
+  std::vector<uint64_t> chunk_ends_;  // the recorded boundaries
+  uint64_t recomputed_ = 0;
+};
+
+}  // namespace quire::qwen3

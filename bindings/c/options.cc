@@ -1,0 +1,145 @@
+#include "bindings/c/options.h"
+
+#include <cstdlib>
+#include <string>
+
+namespace quire {
+namespace {
+
+CodecId codec_or(quire_codec codec, CodecId fallback) {
+  return codec == QUIRE_CODEC_DEFAULT ? fallback : static_cast<CodecId>(codec);
+}
+
+Status apply_layer_options(const quire_options& options, CacheConfig* config) {
+  for (uint32_t i = 0; i < options.layer_option_count; ++i) {
+    const quire_layer_options& from = options.layer_options[i];
+    if (Status s = check_struct(from, "quire_layer_options"); !s.ok()) return s;
+    if (from.layer >= config->layers) {
+      return invalid("layer_options[" + std::to_string(i) + "] is for layer " + std::to_string(from.layer) +
+                     " but the model has " + std::to_string(config->layers));
+    }
+    LayerConfig& layer = config->layer[from.layer];
+    layer.key_codec = codec_or(from.key_codec, layer.key_codec);
+    layer.value_codec = codec_or(from.value_codec, layer.value_codec);
+    if (from.key_balance != nullptr) {
+      layer.key_balance.assign(from.key_balance,
+                               from.key_balance + size_t{config->kv_heads} * config->head_dim);
+    }
+  }
+  return {};
+}
+
+Status check_io(const quire_options& options) {
+  if (options.nvme_budget == 0) return {};
+  if (options.io_engine > QUIRE_IO_THREADS) {
+    return invalid("io_engine is " + std::to_string(options.io_engine) +
+                   "; use QUIRE_IO_AUTO, _URING or _THREADS");
+  }
+  if (options.io_depth < 8)
+    return invalid("io_depth is " + std::to_string(options.io_depth) + "; use at least 8");
+  if (options.io_deadline_ms == 0) return invalid("io_deadline_ms is 0; every request would be late");
+  return {};
+}
+
+}  // namespace
+
+Status check_struct_size(uint32_t got, size_t expected, const char* name) {
+  if (got == expected) return {};
+  return invalid(std::string(name) + ".struct_size is " + std::to_string(got) + ", expected " +
+                 std::to_string(expected) +
+                 ": call its init function, and build with the header of this library's version");
+}
+
+Result<EngineOptions> engine_options(const quire_options& options) {
+  EngineOptions out;
+  CacheConfig& config = out.config;
+  config.layers = options.layers;
+  config.query_heads = options.query_heads;
+  config.kv_heads = options.kv_heads;
+  config.head_dim = options.head_dim;
+  config.page_tokens = options.page_tokens;
+  config.sink_tokens = options.sink_tokens;
+  config.recent_pages = options.recent_pages;
+  config.max_step_tokens = options.max_step_tokens;
+  if (options.key_space > QUIRE_PRE_ROPE) {
+    return invalid("key_space is " + std::to_string(options.key_space) +
+                   "; use QUIRE_POST_ROPE or QUIRE_PRE_ROPE");
+  }
+  if (config.layers > 1024) return invalid("layers is " + std::to_string(config.layers) + "; use 1..1024");
+  config.key_space = static_cast<KeySpace>(options.key_space);
+  const CodecId default_key = config.key_space == KeySpace::kPreRope ? CodecId::kInt4 : CodecId::kRot4;
+  LayerConfig layer;
+  layer.key_codec = codec_or(options.key_codec, default_key);
+  layer.value_codec = codec_or(options.value_codec, CodecId::kRot4);
+  config.layer.assign(config.layers, layer);
+  if (options.layer_option_count > 0 && options.layer_options == nullptr) {
+    return invalid("layer_option_count is set but layer_options is NULL");
+  }
+  if (Status status = apply_layer_options(options, &config); !status.ok()) return status;
+  if (Status status = check_io(options); !status.ok()) return status;
+
+  out.device_budget = options.device_budget;
+  out.host_budget = options.host_budget;
+  out.nvme_budget = options.nvme_budget;
+  if (options.nvme_path != nullptr) out.nvme_path = options.nvme_path;
+  out.io_engine = static_cast<IoEngineKind>(options.io_engine);
+  out.io_depth = options.io_depth;
+  out.io_deadline = std::chrono::milliseconds(options.io_deadline_ms);
+  out.threads = options.threads;
+  out.parallel_for = options.parallel_for;
+  out.parallel_context = options.parallel_context;
+  if (options.trace_path != nullptr) out.trace_path = options.trace_path;
+  Result<const Kernels*> kernels = select_kernels(std::getenv("QUIRE_ISA"));
+  if (!kernels.ok()) return kernels.status();
+  out.kernels = *kernels;
+  return out;
+}
+
+Result<Rope> rope_of(const quire_rope& rope) {
+  if (Status s = check_struct(rope, "quire_rope"); !s.ok()) return s;
+  if (rope.inv_freq == nullptr && rope.rotary_dim != 0) return invalid("quire_rope.inv_freq is NULL");
+  if (rope.rotary_dim > 256)
+    return invalid("rotary_dim is " + std::to_string(rope.rotary_dim) + "; at most head_dim");
+  Rope out;
+  out.epoch = rope.epoch;
+  out.rotary_dim = rope.rotary_dim;
+  out.attention_factor = rope.attention_factor;
+  out.inv_freq.assign(rope.inv_freq, rope.inv_freq + rope.rotary_dim / 2);
+  return out;
+}
+
+namespace {
+
+template <typename View>
+Result<View> make_view(const quire_tensor& tensor, const char* name, uint32_t heads, uint32_t head_dim) {
+  const std::string what(name);
+  if (tensor.data == nullptr) return invalid("tensor " + what + " has no data");
+  if (tensor.dtype > QUIRE_F16)
+    return invalid("tensor " + what + " has an unknown dtype; use QUIRE_F32, _BF16 or _F16");
+  if (tensor.place != QUIRE_PLACE_HOST)
+    return Status(StatusCode::kUnsupported,
+                  "tensor " + what + " lies on a device; this version takes host memory only");
+  View view;
+  view.data = tensor.data;
+  view.dtype = static_cast<DType>(tensor.dtype);
+  view.head_stride = tensor.head_stride == 0 ? head_dim : tensor.head_stride;
+  view.token_stride = tensor.token_stride == 0 ? uint64_t{heads} * head_dim : tensor.token_stride;
+  if (reinterpret_cast<uintptr_t>(tensor.data) % dtype_bytes(view.dtype) != 0) {
+    return invalid("tensor " + what + " is not aligned to its element size");
+  }
+  return view;
+}
+
+}  // namespace
+
+Result<TensorView> tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
+                               uint32_t head_dim) {
+  return make_view<TensorView>(tensor, name, heads, head_dim);
+}
+
+Result<MutableTensorView> mutable_tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
+                                              uint32_t head_dim) {
+  return make_view<MutableTensorView>(tensor, name, heads, head_dim);
+}
+
+}  // namespace quire

@@ -1,0 +1,367 @@
+/* Quire: a paged, low-bit key/value cache for transformers. The C API.
+ *
+ * A cache holds the keys and values of many sequences, in pages of 64 tokens folded to a few bits per value,
+ * in memory and on disk under hard byte budgets. An engine runs one forward pass as one step:
+ *
+ *     quire_step_begin(cache, entries, n, NULL, &step);
+ *     for each layer:  quire_append(step, layer, &kv);      keys and values of the step's tokens
+ *                      quire_attend(step, layer, &q_out);   attention over everything visible
+ *                      quire_step_wait(step);               out is written
+ *     quire_step_end(step);
+ *
+ * Rules
+ *  - Every options, args and stats struct starts with struct_size (set it to sizeof) and ends with reserved
+ * fields (set them to zero); the quire_*_init functions do both and fill in the defaults.
+ *  - Every function returns a quire_status. QUIRE_MISS is not a failure: some pages could not be proven
+ * right, were dropped, and quire_step_miss names the tokens whose keys and values are to be computed and
+ * handed in again.
+ *  - After anything but QUIRE_OK, quire_last_error holds one sentence that names the thing and the way out.
+ *  - append and attend only enqueue: the memory they point at must stay valid and unchanged until
+ * quire_step_wait or quire_step_poll has returned for it. Operations of one step run in the order they were
+ * enqueued.
+ *  - Nothing is printed, no exception crosses this border, nothing aborts.
+ *
+ * Thread safety: calls on different caches are independent. Calls on one cache may come from any thread at
+ * any time, except that one step is used by one thread at a time, a sequence may be in one open writing step
+ * at a time, and quire_close needs every other call to have returned.
+ *
+ * What a query sees depends on positions alone: a query at position p sees the sinks, its own page and
+ * `recent_pages` before it unfolded, and everything older folded; in decode and in prefill alike, however
+ * prefill was chunked.
+ */
+#ifndef QUIRE_H_
+#define QUIRE_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define QUIRE_API __attribute__((visibility("default"), warn_unused_result))
+#define QUIRE_API_VOID __attribute__((visibility("default")))
+#else
+#define QUIRE_API
+#define QUIRE_API_VOID
+#endif
+
+/* In C++ an enum without a fixed type may not even be looked at when a caller put another value into it. */
+#ifdef __cplusplus
+#define QUIRE_ENUM : uint32_t
+#else
+#define QUIRE_ENUM
+#endif
+
+#define QUIRE_VERSION_MAJOR 0
+#define QUIRE_VERSION_MINOR 1
+#define QUIRE_VERSION_PATCH 0
+
+/* ---- status ---- */
+
+typedef enum quire_status QUIRE_ENUM {
+  QUIRE_OK = 0,
+  QUIRE_MISS = 1,        /* pages are lost; see quire_step_miss */
+  QUIRE_NOT_READY = 2,   /* poll: work is still running */
+  QUIRE_INVALID = 3,     /* an argument is wrong */
+  QUIRE_OVER_BUDGET = 4, /* a byte budget does not allow it */
+  QUIRE_IO = 5,          /* a file or disk failed */
+  QUIRE_DEADLINE = 6,    /* something took longer than its deadline */
+  QUIRE_UNSUPPORTED = 7, /* this build or machine cannot do it */
+  QUIRE_NOT_FINITE = 8,  /* NaN or infinity in keys, values or queries */
+  QUIRE_DEVICE_LOST = 9,
+  QUIRE_INTERNAL = 10 /* a bug in Quire */
+} quire_status;
+
+/* A constant string for the code; never NULL. */
+QUIRE_API const char* quire_strerror(quire_status status);
+
+/* ---- version and capabilities ---- */
+
+/* "0.1.0"; static storage. */
+QUIRE_API const char* quire_version(void);
+
+typedef struct quire_capabilities_info {
+  uint32_t struct_size;
+  uint32_t io_uring;  /* 1 when this kernel lets this process use io_uring */
+  uint32_t cuda;      /* 1 when a CUDA device can be used; 0 in this version */
+  const char* isa;    /* kernels in use: "avx512", "avx2" or "scalar"; QUIRE_ISA forces one */
+  const char* codecs; /* names, separated by blanks */
+  uint64_t reserved[8];
+} quire_capabilities_info;
+
+/* Fails with QUIRE_UNSUPPORTED when QUIRE_ISA names an instruction set that is unknown or that this machine
+ * lacks. */
+QUIRE_API quire_status quire_capabilities(quire_capabilities_info* out);
+
+/* ---- opening a cache ---- */
+
+typedef struct quire_cache quire_cache;
+typedef struct quire_sequence quire_sequence;
+typedef struct quire_step quire_step;
+
+/* How one side of a page is folded. Values are stored in files: pinned. */
+typedef enum quire_codec QUIRE_ENUM {
+  QUIRE_CODEC_DEFAULT = 0, /* rot4; in pre_rope space int4 for keys */
+  QUIRE_CODEC_F32 = 1,
+  QUIRE_CODEC_BF16 = 2,
+  QUIRE_CODEC_INT8 = 8,
+  QUIRE_CODEC_INT4 = 9,
+  QUIRE_CODEC_INT3 = 10,
+  QUIRE_CODEC_INT2 = 11,
+  QUIRE_CODEC_ROT4 = 16,
+  QUIRE_CODEC_ROT3 = 17,
+  QUIRE_CODEC_ROT2 = 18
+} quire_codec;
+
+typedef enum quire_key_space QUIRE_ENUM {
+  QUIRE_POST_ROPE = 0, /* keys and queries are handed in rotated by the engine */
+  QUIRE_PRE_ROPE = 1   /* both are handed in unrotated; Quire rotates (quire_sequence_set_rope is required) */
+} quire_key_space;
+
+typedef enum quire_io_engine QUIRE_ENUM {
+  QUIRE_IO_AUTO = 0, /* io_uring, or threads where it is refused */
+  QUIRE_IO_URING = 1,
+  QUIRE_IO_THREADS = 2
+} quire_io_engine;
+
+/* What one layer does differently. Pointers are read during quire_open only. */
+typedef struct quire_layer_options {
+  uint32_t struct_size;
+  uint32_t layer;
+  quire_codec key_codec; /* QUIRE_CODEC_DEFAULT: the cache's */
+  quire_codec value_codec;
+  /* [kv_heads][head_dim] or NULL: the diagonal s of the balanced rotation, k' = H diag(s) k. Each within
+   * [2^-10, 2^10]; equal within a rotary pair. For models with q_norm and k_norm (Qwen3):
+   * s = sqrt(pair rms of q_norm's weight / pair rms of k_norm's weight). */
+  const float* key_balance;
+  uint64_t reserved[8];
+} quire_layer_options;
+
+/* Runs fn(arg, i) for every i in [0, n), on any threads, and returns when all have returned. */
+typedef void (*quire_parallel_for)(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), void* arg);
+
+typedef struct quire_options {
+  uint32_t struct_size;
+  /* Geometry of the model as this process sees it; required. */
+  uint32_t layers;
+  uint32_t query_heads; /* a multiple of kv_heads, at most 16 times it */
+  uint32_t kv_heads;
+  uint32_t head_dim; /* 32..256 in steps of 32 */
+  /* The page. */
+  uint32_t page_tokens;  /* 32, 64 (default) or 128 */
+  uint32_t sink_tokens;  /* default 4, at most 32: kept unfolded beside page 0 (lossy codecs only) */
+  uint32_t recent_pages; /* default 0: sealed pages that queries also see unfolded */
+  quire_codec key_codec;
+  quire_codec value_codec;
+  quire_key_space key_space;
+  const quire_layer_options* layer_options; /* [layer_option_count] or NULL */
+  uint32_t layer_option_count;
+  /* Hard limits in bytes. host_budget counts everything the cache allocates: pages, tails, tables, staging,
+   * work space. */
+  uint64_t device_budget; /* 0: pages are sealed straight into host memory */
+  uint64_t host_budget;   /* default 1 GiB */
+  uint64_t nvme_budget;   /* 0 (default): no disk tier */
+  const char* nvme_path;  /* a directory; the spill file in it has no name and vanishes with the process */
+  quire_io_engine io_engine;
+  uint32_t io_depth;       /* requests in flight; default 16, at least 8 */
+  uint32_t io_deadline_ms; /* default 30000: a slower read makes its pages a miss */
+  /* Compute. */
+  uint32_t threads;                /* of the cache's own pool; 0: one per core; ignored with parallel_for */
+  quire_parallel_for parallel_for; /* the engine's threads, or NULL */
+  void* parallel_context;
+  uint32_t
+      max_step_tokens; /* largest number of tokens of one step; default 512. Sizes staging and work space */
+  const char* trace_path; /* NULL, or a file for a Chrome trace of compute and I/O, written by quire_close */
+  uint64_t reserved[8];
+} quire_options;
+
+QUIRE_API_VOID void quire_options_init(quire_options* options);
+QUIRE_API_VOID void quire_layer_options_init(quire_layer_options* options);
+
+/* *out is NULL on failure; the reason is then quire_last_error(NULL) on this thread. */
+QUIRE_API quire_status quire_open(const quire_options* options, quire_cache** out);
+
+/* Ends every step, frees every sequence and all memory, removes the spill file. NULL is allowed. */
+QUIRE_API quire_status quire_close(quire_cache* cache);
+
+/* The sentence of the last failed call on this cache (any of its sequences and steps) by this thread; with
+ * NULL, of the last failed quire_open. Valid until this thread's next failing call. Never NULL. */
+QUIRE_API const char* quire_last_error(const quire_cache* cache);
+
+/* ---- sequences ---- */
+
+QUIRE_API quire_status quire_sequence_create(quire_cache* cache, quire_sequence** out);
+
+/* A new sequence with the same tokens; sealed pages are shared, the tail is copied. */
+QUIRE_API quire_status quire_sequence_fork(quire_sequence* sequence, quire_sequence** out);
+
+/* Forgets every token at position >= length. A length inside a sealed page re-opens it: its remaining tokens
+ * become the tail as the page decodes them, so their keys and values carry the codec's error from then on.
+ * QUIRE_MISS when that page is lost (in all layers nothing has changed then). */
+QUIRE_API quire_status quire_sequence_truncate(quire_sequence* sequence, uint64_t length);
+
+/* Tokens whose append has completed in every layer. */
+QUIRE_API quire_status quire_sequence_length(const quire_sequence* sequence, uint64_t* out);
+
+QUIRE_API quire_status quire_sequence_free(quire_sequence* sequence);
+
+typedef struct quire_rope {
+  uint32_t struct_size;
+  uint32_t epoch;         /* version of these values; post_rope pages of another epoch are a miss */
+  uint32_t rotary_dim;    /* even, <= head_dim; pairs are (i, i + rotary_dim / 2) */
+  float attention_factor; /* multiplies cos and sin (yarn); default 1 */
+  const double* inv_freq; /* [rotary_dim / 2], copied */
+  uint64_t reserved[4];
+} quire_rope;
+
+/* Required before the first append in pre_rope space; in post_rope space only the epoch matters. */
+QUIRE_API quire_status quire_sequence_set_rope(quire_sequence* sequence, const quire_rope* rope);
+
+/* ---- steps ---- */
+
+typedef enum quire_dtype QUIRE_ENUM { QUIRE_F32 = 0, QUIRE_BF16 = 1, QUIRE_F16 = 2 } quire_dtype;
+typedef enum quire_place QUIRE_ENUM { QUIRE_PLACE_HOST = 0, QUIRE_PLACE_DEVICE = 1 } quire_place;
+
+/* [n tokens][heads][head_dim]. Strides count elements; 0 means dense. The last dimension is always dense. */
+typedef struct quire_tensor {
+  void* data;
+  quire_dtype dtype;
+  quire_place place;
+  uint64_t token_stride; /* 0: heads * head_dim */
+  uint64_t head_stride;  /* 0: head_dim */
+} quire_tensor;
+
+/* One sequence of a ragged batch: its tokens [first, first + count).
+ * first == length of the sequence: the tokens are new.
+ * first + count <= length: a replay. append gives its queries their own pages unfolded again and encodes anew
+ * those pages that are lost; pages that are there are not touched, and the length does not change. A replay
+ * starts at the first token of a page, or inside the recorded chunk that does. */
+typedef struct quire_step_entry {
+  quire_sequence* sequence;
+  uint64_t first;
+  uint64_t count;
+} quire_step_entry;
+
+typedef struct quire_step_options {
+  uint32_t struct_size;
+  void* stream; /* the engine's stream on a CUDA device; NULL here */
+  uint64_t reserved[4];
+} quire_step_options;
+
+/* Tokens of all entries stand one after another in the tensors of the step. options may be NULL. */
+QUIRE_API quire_status quire_step_begin(quire_cache* cache, const quire_step_entry* entries,
+                                        size_t entry_count, const quire_step_options* options,
+                                        quire_step** out);
+
+typedef struct quire_append_args {
+  uint32_t struct_size;
+  quire_tensor keys;   /* [n][kv_heads][head_dim] */
+  quire_tensor values; /* [n][kv_heads][head_dim] */
+  uint64_t reserved[4];
+} quire_append_args;
+
+/* Each layer once per step, before that layer's attend. NaN or infinity surface at wait as QUIRE_NOT_FINITE:
+ * the layer then holds none of the step's tokens and the step can only be ended. */
+QUIRE_API quire_status quire_append(quire_step* step, uint32_t layer, const quire_append_args* args);
+
+typedef struct quire_attend_args {
+  uint32_t struct_size;
+  float softmax_scale;  /* 0: 1 / sqrt(head_dim) */
+  quire_tensor queries; /* [n][query_heads][head_dim] */
+  quire_tensor out;     /* [n][query_heads][head_dim], f32, bf16 or f16 */
+  uint64_t window;      /* 0: all; else a query at p sees positions > p - window */
+  float* lse;           /* [n][query_heads] natural log of the sum of exp, or NULL */
+  /* Query rows to compute, [n] bytes, nonzero = compute, or NULL = all. The other rows of out are set to
+   * zero. A replay that starts inside a page's recorded chunk leaves out the rows whose page it does not
+   * hold. */
+  const uint8_t* row_mask;
+  uint64_t reserved[4];
+} quire_attend_args;
+
+/* Query i stands at position entry.first + its index in the entry and sees positions <= its own. Must come
+ * before the append of another layer in this step. When wait returns QUIRE_MISS: recompute, refill (or
+ * replay), and call attend again; `out` holds nothing to use. */
+QUIRE_API quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_args* args);
+
+QUIRE_API_VOID void quire_append_args_init(quire_append_args* args);
+QUIRE_API_VOID void quire_attend_args_init(quire_attend_args* args);
+
+/* Blocks until everything enqueued has run; the first failure among it is returned once. */
+QUIRE_API quire_status quire_step_wait(quire_step* step);
+/* The same without blocking; QUIRE_NOT_READY while work is running. */
+QUIRE_API quire_status quire_step_poll(quire_step* step);
+/* A descriptor, owned by the step, that is readable whenever no enqueued work is left (for poll and epoll).
+ */
+QUIRE_API quire_status quire_step_eventfd(quire_step* step, int* out);
+
+typedef struct quire_miss {
+  uint32_t struct_size;
+  uint32_t layer;
+  quire_sequence* sequence;
+  uint64_t first; /* [first, first + count): whole pages */
+  uint64_t count;
+  uint64_t reserved[4];
+} quire_miss;
+
+/* The range that the last QUIRE_MISS of this step was about (the first one; there may be more on the next
+ * attend). */
+QUIRE_API quire_status quire_step_miss(const quire_step* step, quire_miss* out);
+
+/* Waits, publishes the step's tokens and frees the step. A step that failed leaves the sequence as it was
+ * before. */
+QUIRE_API quire_status quire_step_end(quire_step* step);
+
+/* Hands in the keys and values of whole lost pages; [first, first + count) as quire_step_miss named it.
+ * Pages that are not lost are left as they are. Runs at once. In an open step of the sequence it is allowed.
+ */
+QUIRE_API quire_status quire_refill(quire_sequence* sequence, uint32_t layer, uint64_t first, uint64_t count,
+                                    const quire_tensor* keys, const quire_tensor* values);
+
+/* ---- tiers ---- */
+
+/* Copies every sealed page that has no lower copy to the disk tier and waits for it. */
+QUIRE_API quire_status quire_flush(quire_cache* cache);
+
+/* Asks for pages of [first, first + count) of a layer to be brought up; returns at once, does what room
+ * allows. */
+QUIRE_API quire_status quire_prefetch(quire_sequence* sequence, uint32_t layer, uint64_t first,
+                                      uint64_t count);
+
+typedef struct quire_stats {
+  uint32_t struct_size;
+  const char* io_engine; /* "io_uring", "threads" or "none"; static storage */
+  uint64_t tokens;       /* over all sequences, shared pages once */
+  uint64_t values;       /* number of K and V values those are */
+  /* Bytes held. */
+  uint64_t device_bytes;
+  uint64_t host_bytes;      /* everything counted against host_budget */
+  uint64_t host_page_bytes; /* of it: sealed pages */
+  uint64_t host_tail_bytes;
+  uint64_t host_table_bytes;
+  uint64_t host_staging_bytes;                   /* staging and work space */
+  uint64_t nvme_bytes;                           /* pages on disk */
+  uint64_t nvme_file_bytes;                      /* space of the spill file in use */
+  uint64_t device_pages, host_pages, nvme_pages; /* copies; one page may have several */
+  uint64_t pages;                                /* sealed and not lost */
+  double effective_bits; /* bits held per value: every page once, wherever it is, + tails, sinks, tables */
+  double page_bits;      /* bits of the sealed pages, all metadata counted, per value */
+  /* Since quire_open. */
+  uint64_t page_hits, page_misses;    /* pages attended in memory; pages that had to be read */
+  uint64_t pages_lost;                /* pages that became a QUIRE_MISS */
+  uint64_t read_bytes, written_bytes; /* of the disk tier */
+  uint64_t demoted_pages, dropped_pages, promoted_pages;
+  double encode_seconds, attend_seconds; /* busy time over all threads */
+  double io_wait_seconds;                /* time that attention stood still for reads */
+  double io_seconds;                     /* time with at least one request in flight */
+  uint64_t reserved[16];
+} quire_stats;
+
+QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* QUIRE_H_ */

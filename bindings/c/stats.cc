@@ -1,0 +1,73 @@
+#include "bindings/c/stats.h"
+
+namespace quire::capi {
+namespace {
+
+double seconds(const std::atomic<uint64_t>& nanoseconds) {
+  return static_cast<double>(nanoseconds.load(std::memory_order_relaxed)) * 1e-9;
+}
+
+double bits_per_value(uint64_t bytes, uint64_t values) {
+  return values == 0 ? 0.0 : static_cast<double>(bytes) * 8.0 / static_cast<double>(values);
+}
+
+void fill_pages(Engine& engine, quire_stats* out) {
+  const CacheConfig& config = engine.config();
+  const CacheCounts counts = engine.cache().counts();
+  ResidencyCounts pages;
+  {
+    ResidencyLock lock = engine.residency().lock();
+    pages = engine.residency().counts(lock);
+  }
+  const uint64_t token_values = uint64_t{2} * config.kv_heads * config.head_dim;  // of one layer
+  const uint64_t page_values = pages.pages * config.page_tokens * token_values;
+  out->tokens = counts.tokens;
+  out->values = page_values + counts.tail_tokens * token_values;
+  out->pages = pages.pages;
+  out->device_pages = pages.memory_pages[0];
+  out->host_pages = pages.memory_pages[1];
+  out->nvme_pages = pages.disk_pages;
+  out->nvme_bytes = pages.disk_bytes;
+  out->pages_lost = pages.lost_pages;
+  out->page_bits = bits_per_value(pages.page_bytes, page_values);
+  const Budget& host = engine.host_budget();
+  out->effective_bits =
+      bits_per_value(pages.page_bytes + host.used(Use::kTails) + host.used(Use::kTables), out->values);
+}
+
+}  // namespace
+
+void fill_stats(Engine& engine, quire_stats* out) {
+  const uint32_t struct_size = out->struct_size;
+  *out = {};
+  out->struct_size = struct_size;
+  out->io_engine = engine.io_name();
+  fill_pages(engine, out);
+
+  const Budget& host = engine.host_budget();
+  out->device_bytes = engine.device_budget() == nullptr ? 0 : engine.device_budget()->used();
+  out->host_bytes = host.used();
+  out->host_page_bytes = host.used(Use::kPages);
+  out->host_tail_bytes = host.used(Use::kTails);
+  out->host_table_bytes = host.used(Use::kTables);
+  out->host_staging_bytes = host.used(Use::kStaging) + host.used(Use::kWork);
+
+  const CacheCounters& counters = engine.counters();
+  out->page_hits = counters.page_hits.load(std::memory_order_relaxed);
+  out->page_misses = counters.page_misses.load(std::memory_order_relaxed);
+  out->encode_seconds = seconds(counters.encode_nanoseconds);
+  out->attend_seconds = seconds(counters.attend_nanoseconds);
+  out->io_wait_seconds = seconds(counters.wait_nanoseconds);
+  if (engine.mover() == nullptr) return;
+  const TierStats tier = engine.mover()->tier_stats();
+  out->nvme_file_bytes = tier.used_bytes;
+  out->read_bytes = tier.read_bytes;
+  out->written_bytes = tier.written_bytes;
+  out->io_seconds = static_cast<double>(tier.busy.count()) * 1e-9;
+  const MoverCounts& moved = engine.mover()->counts();
+  out->demoted_pages = moved.demoted_pages.load(std::memory_order_relaxed);
+  out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
+  out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);
+}
+
+}  // namespace quire::capi

@@ -1,0 +1,120 @@
+#include "bindings/engine.h"
+
+#include <string_view>
+#include <utility>
+
+#include "offload/nvme_tier.h"
+#include "offload/open_engine.h"
+
+namespace quire {
+namespace {
+
+constexpr size_t kTraceEvents = size_t{1} << 20;
+
+}  // namespace
+
+Result<const Kernels*> select_kernels(const char* isa) {
+  if (isa == nullptr || *isa == '\0') return &best_kernels();
+  for (size_t i = 0; i < kIsaCount; ++i) {
+    const Isa candidate = static_cast<Isa>(i);
+    if (std::string_view(isa) != isa_name(candidate)) continue;
+    const Kernels* kernels = find_kernels(candidate);
+    if (kernels != nullptr) return kernels;
+    return Status(StatusCode::kUnsupported, "QUIRE_ISA=" + std::string(isa) +
+                                                ": this machine cannot run it; unset it to use " +
+                                                isa_name(best_kernels().isa));
+  }
+  return Status(StatusCode::kUnsupported,
+                "QUIRE_ISA=" + std::string(isa) + " is unknown; use avx512, avx2 or scalar");
+}
+
+Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
+  std::unique_ptr<Engine> engine(new Engine());
+  engine->options_ = std::move(options);
+  if (Status status = engine->build(); !status.ok()) return status;
+  return engine;
+}
+
+Status Engine::close() {
+  // The cache and the mover record into the trace until they are gone.
+  cache_.reset();
+  mover_.reset();
+  return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);
+}
+
+CacheContext Engine::context() {
+  const Clock& clock = options_.clock != nullptr ? *options_.clock : steady_clock_;
+  return {options_.config, *options_.kernels, *residency_, *host_budget_, *executor_,
+          clock,           counters_,         trace_.get()};
+}
+
+// Checked when everything of fixed size has been reserved: what is left must do for the least work.
+Status Engine::check_budget() const {
+  const CacheConfig& config = options_.config;
+  const uint64_t page = config.largest_page_bytes();
+  const uint64_t host_pages = options_.device_budget == 0 ? page : 0;
+  const uint64_t need = config.layers * (config.frame_bytes() + host_pages);
+  if (options_.device_budget != 0 && options_.device_budget < config.layers * page) {
+    return invalid("device_budget of " + std::to_string(options_.device_budget) +
+                   " bytes is too small: one page for each of " + std::to_string(config.layers) +
+                   " layers needs " + std::to_string(config.layers * page));
+  }
+  if (host_budget_->available() >= need) return {};
+  return invalid("host_budget of " + std::to_string(host_budget_->limit()) +
+                 " bytes is too small: work space and staging take " + std::to_string(host_budget_->used()) +
+                 ", and one page with its tail for each of " + std::to_string(config.layers) +
+                 " layers needs " + std::to_string(need) + " more; raise it to at least " +
+                 std::to_string(host_budget_->used() + need));
+}
+
+Status Engine::build_mover(const CacheContext& context) {
+  const bool has_disk = options_.nvme_budget > 0;
+  if (!has_disk && device_budget_ == nullptr) return {};
+  if (has_disk && options_.nvme_path.empty())
+    return invalid("nvme_budget is set but nvme_path is not: name a directory");
+  Result<std::unique_ptr<Stream>> stream = device_->create_stream();
+  if (!stream.ok()) return stream.status();
+  copy_stream_ = std::move(*stream);
+  TierOpener open_tier;
+  if (has_disk) {
+    open_tier = [&](std::span<uint8_t> staging) -> Result<std::unique_ptr<Tier>> {
+      const NvmeTierOptions tier_options{options_.nvme_path, options_.nvme_budget, options_.io_deadline,
+                                         options_.io_engine, options_.io_depth,    {staging},
+                                         options_.open_io};
+      Result<std::unique_ptr<NvmeTier>> tier = NvmeTier::open(tier_options, context.clock);
+      if (!tier.ok()) return tier.status();
+      io_name_ = (*tier)->engine().name().data();
+      return std::unique_ptr<Tier>(std::move(*tier));
+    };
+  }
+  Result<std::unique_ptr<Mover>> mover = Mover::create(context, copy_stream_.get(), open_tier);
+  if (!mover.ok()) return mover.status();
+  mover_ = std::move(*mover);
+  residency_->set_pager(mover_.get());
+  return {};
+}
+
+Status Engine::build() {
+  if (Status status = check_config(&options_.config); !status.ok()) return status;
+  if (!options_.trace_path.empty()) {
+    const Clock& clock = options_.clock != nullptr ? *options_.clock : steady_clock_;
+    trace_ = std::make_unique<Trace>(clock, kTraceEvents);
+  }
+  host_budget_ = std::make_unique<Budget>(options_.host_budget);
+  if (options_.device_budget > 0) device_budget_ = std::make_unique<Budget>(options_.device_budget);
+  if (options_.parallel_for != nullptr) {
+    executor_ = std::make_unique<CallbackExecutor>(options_.parallel_for, options_.parallel_context,
+                                                   options_.threads);
+  } else {
+    executor_ = std::make_unique<ThreadPool>(options_.threads);
+  }
+  device_ = create_cpu_device(options_.device);
+  residency_ = std::make_unique<Residency>(device_budget_.get(), *host_budget_, options_.config.kv_heads);
+  if (Status status = build_mover(context()); !status.ok()) return status;
+  Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
+  if (!cache.ok()) return cache.status();
+  cache_ = std::move(*cache);
+  return check_budget();
+}
+
+}  // namespace quire

@@ -1,0 +1,81 @@
+// The composition root: builds one cache out of all folders, in the right order, from one set of options.
+//
+// The C API is a thin cover over this. Tests reach in here to pass their own clock, io engine or device.
+// Thread safety: open and destruction by one thread; between them as kvcache/cache.h says.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "kvcache/cache.h"
+#include "kvcache/device_cpu.h"
+#include "offload/io_engine.h"
+#include "offload/mover.h"
+
+namespace quire {
+
+struct EngineOptions {
+  CacheConfig config;
+  uint64_t device_budget = 0;
+  uint64_t host_budget = uint64_t{1} << 30;
+  uint64_t nvme_budget = 0;
+  std::string nvme_path;
+  IoEngineKind io_engine = IoEngineKind::kAuto;
+  uint32_t io_depth = 16;
+  Nanoseconds io_deadline = std::chrono::seconds(30);
+  uint32_t threads = 0;  // 0: one per core
+  ParallelForFunction parallel_for = nullptr;
+  void* parallel_context = nullptr;
+  std::string trace_path;
+  const Kernels* kernels = nullptr;  // required
+  // For tests; nullptr: the real ones.
+  const Clock* clock = nullptr;
+  IoEngineFactory open_io;
+  CpuDeviceOptions device;
+};
+
+class Engine {
+ public:
+  static Result<std::unique_ptr<Engine>> open(EngineOptions options);
+  // Writes the trace, if there is one; everything else needs no ending.
+  Status close();
+
+  Cache& cache() { return *cache_; }
+  Residency& residency() { return *residency_; }
+  const CacheConfig& config() const { return options_.config; }
+  const Budget& host_budget() const { return *host_budget_; }
+  const Budget* device_budget() const { return device_budget_.get(); }
+  const CacheCounters& counters() const { return counters_; }
+  // nullptr when there is only host memory.
+  const Mover* mover() const { return mover_.get(); }
+  // "io_uring", "threads" or "none".
+  const char* io_name() const { return io_name_; }
+
+ private:
+  Engine() = default;
+  Status build();
+  Status build_mover(const CacheContext& context);
+  CacheContext context();
+  Status check_budget() const;
+
+  // In order of construction: what comes later uses what comes before.
+  EngineOptions options_;
+  SteadyClock steady_clock_;
+  CacheCounters counters_;
+  std::unique_ptr<Trace> trace_;
+  std::unique_ptr<Budget> device_budget_;
+  std::unique_ptr<Budget> host_budget_;
+  std::unique_ptr<Executor> executor_;
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Stream> copy_stream_;
+  std::unique_ptr<Residency> residency_;
+  const char* io_name_ = "none";  // static storage
+  std::unique_ptr<Mover> mover_;
+  std::unique_ptr<Cache> cache_;
+};
+
+// The kernels that QUIRE_ISA names (its value, or nullptr when unset), else the fastest of this machine.
+Result<const Kernels*> select_kernels(const char* isa);
+
+}  // namespace quire

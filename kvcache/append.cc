@@ -1,0 +1,183 @@
+#include <algorithm>
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "kvcache/seal.h"
+#include "kvcache/step.h"
+
+namespace quire {
+namespace {
+
+// Tokens of one entry that fall into one page.
+struct Piece {
+  const StepEntry* entry;
+  uint32_t page;
+  uint32_t offset;  // first token inside the page
+  uint32_t count;
+  uint32_t token;  // first token in the step's tensors
+  float* frame;
+};
+
+bool continues(const FrameRun& run, uint64_t first) { return !run.frames.empty() && run.end == first; }
+
+// A replay that does not go on where the last one stopped starts over.
+void prepare_run(const CacheContext& context, const StepEntry& entry, uint32_t layer) {
+  FrameRun& run = entry.run(layer);
+  const auto page = static_cast<uint32_t>(entry.first / context.config.page_tokens);
+  if (entry.replay && !continues(run, entry.first)) {
+    free_frames(context, &run);
+    run.begin = run.end = entry.first;
+  }
+  if (run.frames.empty()) run.first_page = page;
+}
+
+Status check_continuity(const StepEntry& entry, uint32_t layer) {
+  const FrameRun& run = entry.run(layer);
+  if (entry.replay || run.end == entry.first) return {};
+  return {StatusCode::kInternal, "layer " + std::to_string(layer) + " holds " + std::to_string(run.end) +
+                                     " tokens and the step starts at " + std::to_string(entry.first)};
+}
+
+Status cut_pieces(const CacheContext& context, const StepEntry& entry, uint32_t layer,
+                  std::vector<Piece>* pieces) {
+  const uint32_t page_tokens = context.config.page_tokens;
+  if (Status status = check_continuity(entry, layer); !status.ok()) return status;
+  prepare_run(context, entry, layer);
+  FrameRun& run = entry.run(layer);
+  const uint64_t end = entry.first + entry.count;
+  const Status status = extend_frames(context, &run, static_cast<uint32_t>((end - 1) / page_tokens));
+  if (!status.ok()) return status;
+  for (uint64_t position = entry.first; position < end;) {
+    const auto page = static_cast<uint32_t>(position / page_tokens);
+    const auto offset = static_cast<uint32_t>(position % page_tokens);
+    const auto count = static_cast<uint32_t>(std::min<uint64_t>(page_tokens - offset, end - position));
+    const auto token = static_cast<uint32_t>(entry.token_offset + (position - entry.first));
+    pieces->push_back({&entry, page, offset, count, token, run.frame(page)});
+    position += count;
+  }
+  return {};
+}
+
+// Copies one head's rows of a piece into the frame, in the codecs' spaces. False when a value is not finite.
+bool fill_frame(const CacheContext& context, const LayerConfig& layer, const Piece& piece, uint32_t head,
+                const TensorView& keys, const TensorView& values) {
+  const CacheConfig& config = context.config;
+  const Kernels& kernels = context.kernels;
+  const uint32_t dim = config.head_dim;
+  float* key_rows = piece.frame + (size_t{head} * config.page_tokens + piece.offset) * dim;
+  float* value_rows = key_rows + config.frame_side_floats();
+  for (uint32_t t = 0; t < piece.count; ++t) {
+    load_row(keys, piece.token + t, head, dim, kernels, key_rows + size_t{t} * dim);
+    load_row(values, piece.token + t, head, dim, kernels, value_rows + size_t{t} * dim);
+  }
+  const size_t floats = size_t{piece.count} * dim;
+  if (!kernels.finite(key_rows, floats) || !kernels.finite(value_rows, floats)) return false;
+  if (in_rotated_space(layer.key_codec)) {
+    const float* balance =
+        layer.key_balance.empty() ? nullptr : layer.key_balance.data() + size_t{head} * dim;
+    kernels.rotate(key_rows, piece.count, dim, balance);
+  }
+  if (in_rotated_space(layer.value_codec)) kernels.rotate(value_rows, piece.count, dim, nullptr);
+  return true;
+}
+
+Status fill_frames(const CacheContext& context, uint32_t layer, std::span<const Piece> pieces,
+                   const TensorView& keys, const TensorView& values) {
+  const uint32_t heads = context.config.kv_heads;
+  std::atomic<bool> finite{true};
+  parallel_for(context.executor, static_cast<uint32_t>(pieces.size()) * heads, [&](uint32_t i) {
+    if (!fill_frame(context, context.config.layer[layer], pieces[i / heads], i % heads, keys, values)) {
+      finite.store(false, std::memory_order_relaxed);
+    }
+  });
+  if (finite.load(std::memory_order_relaxed)) return {};
+  return {StatusCode::kNotFinite, "the keys or values of layer " + std::to_string(layer) +
+                                      " hold NaN or infinity; nothing of this step was stored in it"};
+}
+
+// The pages that the pieces complete; of a replay only those that are needed.
+std::vector<SealJob> full_pages(const CacheContext& context, uint32_t layer, std::span<const Piece> pieces) {
+  const uint32_t page_tokens = context.config.page_tokens;
+  std::vector<SealJob> jobs;
+  for (const Piece& piece : pieces) {
+    if (piece.offset + piece.count != page_tokens) continue;
+    const StepEntry& entry = *piece.entry;
+    const bool whole = entry.run(layer).begin <= uint64_t{piece.page} * page_tokens;
+    if (entry.replay && (!whole || !needs_refill(context, *entry.sequence, layer, piece.page))) continue;
+    jobs.push_back({entry.sequence, layer, piece.page, piece.frame});
+  }
+  return jobs;
+}
+
+// Forgets what a failed append left: pages it sealed and frames beyond the tail.
+void undo(const CacheContext& context, const Step& step, uint32_t layer) {
+  for (const StepEntry& entry : step.entries) {
+    FrameRun& run = entry.run(layer);
+    if (entry.replay) {
+      free_frames(context, &run);
+      continue;
+    }
+    ResidencyLock lock = context.residency.lock();
+    const auto pages = static_cast<uint32_t>(entry.first / context.config.page_tokens);
+    context.residency.truncate_table(lock, entry.sequence->layers[layer].table, pages);
+  }
+}
+
+}  // namespace
+
+Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const TensorView& keys,
+                     const TensorView& values) {
+  close_layer(context, step);
+  step->open_layer = layer;
+  std::vector<Piece> pieces;
+  Status status;
+  for (const StepEntry& entry : step->entries) {
+    if (status.ok()) status = cut_pieces(context, entry, layer, &pieces);
+  }
+  if (status.ok()) status = fill_frames(context, layer, pieces, keys, values);
+  if (status.ok()) status = seal_pages(context, full_pages(context, layer, pieces));
+  if (!status.ok()) {
+    undo(context, *step, layer);
+    step->failed = true;
+    return status;
+  }
+  for (const StepEntry& entry : step->entries) entry.run(layer).end = entry.first + entry.count;
+  step->appended[layer] = true;
+  return {};
+}
+
+void close_layer(const CacheContext& context, Step* step) {
+  if (step->open_layer < 0) return;
+  for (const StepEntry& entry : step->entries) {
+    FrameRun& run = entry.run(static_cast<uint32_t>(step->open_layer));
+    trim_frames(context, &run, first_recent_page(context.config, run.end));
+  }
+  step->open_layer = -1;
+}
+
+Status refill_pages(const CacheContext& context, Sequence* sequence, uint32_t layer, uint32_t first_page,
+                    uint32_t pages, const TensorView& keys, const TensorView& values) {
+  const uint32_t page_tokens = context.config.page_tokens;
+  FrameRun run;
+  run.first_page = first_page;
+  for (uint32_t i = 0; i < pages; ++i) {
+    if (!needs_refill(context, *sequence, layer, first_page + i)) continue;
+    // One frame serves all pages: a refill may be as long as the context.
+    Status status = extend_frames(context, &run, first_page);
+    const StepEntry entry{sequence, 0, 0, true, 0};
+    const Piece piece{&entry,      first_page + i,  0,
+                      page_tokens, i * page_tokens, status.ok() ? run.frames[0] : nullptr};
+    if (status.ok()) status = fill_frames(context, layer, {&piece, 1}, keys, values);
+    const SealJob job{sequence, layer, first_page + i, piece.frame};
+    if (status.ok()) status = seal_pages(context, {&job, 1});
+    if (!status.ok()) {
+      free_frames(context, &run);
+      return status;
+    }
+  }
+  free_frames(context, &run);
+  return {};
+}
+
+}  // namespace quire

@@ -1,0 +1,77 @@
+// Attention of a step over everything visible: folded pages wherever they lie, then the unfolded ones.
+//
+// Work runs in waves. A wave is a handful of runs of pages that are held (pinned in memory, or loaded into
+// staging memory while the wave before was computed); a lane of the executor takes (tile, wave) or (tile,
+// run) units. Each (tile, run) gives one partial, and partials merge in position order, so that results have
+// the same bits for any number of threads, any chunking and any place of the pages. When the last run of a
+// layer is held, loading goes on with the next layer's. What bounds it: for decode reading the folded bytes,
+// for prefill the integer dots (quant/cpu). Thread safety: called on the compute stream.
+#pragma once
+
+#include <deque>
+#include <memory>
+#include <vector>
+
+#include "kvcache/attend_plan.h"
+#include "kvcache/page_reader.h"
+
+namespace quire {
+
+class Attender {
+ public:
+  // Reserves the work space for steps of config.max_step_tokens.
+  static Result<std::unique_ptr<Attender>> create(const CacheContext& context);
+  ~Attender();
+  Attender(const Attender&) = delete;
+  Attender& operator=(const Attender&) = delete;
+
+  // kMiss names the lost pages in step->miss.
+  Status run(Step* step, uint32_t layer, const AttendArgs& args);
+  // Gives back what was loaded ahead; before pages are loaded for anything else.
+  void release_ahead();
+  // Starts loading a layer's pages [first_page, first_page + count), as far as staging memory goes.
+  void prefetch(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
+
+ private:
+  struct Lane;
+  struct Call;
+  explicit Attender(const CacheContext& context) : context_(context) {}
+
+  Status allocate();
+  Status hold_wave(Call& call);
+  void read_ahead(Call& call);
+  bool hold_run(Call& call, size_t index);
+  void hold_next_layer(Call& call);
+  bool preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
+  void count_pages(const HeldRun& run) const;
+  Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);
+  void compute_wave(Call& call);
+  void wave_angles(const Call& call);
+  Status prepare(Call& call);
+  void finish(Call& call);
+  void attend_own_pages(Call& call, const Tile& tile, const Lane& lane);
+
+  bool prepare_tile(const Call& call, const Tile& tile) const;
+  void finish_tile(const Call& call, const Tile& tile) const;
+  void attend_run(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane,
+                  const AttendState& state) const;
+  Lane lane(uint32_t index) const;
+  AttendState state_of(const Tile& tile) const;
+  AttendState partial(uint32_t row) const;
+
+  CacheContext context_;
+  BudgetedBytes work_;
+  float* q_ = nullptr;            // [rows][head_dim]
+  AttendState total_{};           // [rows]
+  AttendState partials_{};        // [partial_rows_]
+  float* base_angles_ = nullptr;  // [wave runs][cos, sin][kRunPages][rotary_dim / 2], pre_rope only
+  uint8_t* lanes_ = nullptr;
+  size_t lane_bytes_ = 0;
+  size_t scratch_bytes_ = 0;
+  uint32_t partial_rows_ = 0;
+  AttendPlan plan_;
+  std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
+  std::deque<HeldRun> ahead_;  // of the next layer
+};
+
+}  // namespace quire

@@ -1,0 +1,56 @@
+// What every part of a cache works with: configuration, kernels, threads and pages. References only.
+//
+// Thread safety: as of its parts.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "kvcache/clock.h"
+#include "kvcache/config.h"
+#include "kvcache/executor.h"
+#include "kvcache/residency.h"
+#include "kvcache/trace.h"
+#include "quant/kernels.h"
+
+namespace quire {
+
+struct CacheCounters {
+  std::atomic<uint64_t> page_hits{0};           // pages attended where they lay in memory
+  std::atomic<uint64_t> page_misses{0};         // pages that were read from below
+  std::atomic<uint64_t> encode_nanoseconds{0};  // busy time over all threads
+  std::atomic<uint64_t> attend_nanoseconds{0};
+  std::atomic<uint64_t> wait_nanoseconds{0};  // attention stood still for reads
+};
+
+// Adds the time between its construction and its destruction to a counter.
+class BusyTime {
+ public:
+  BusyTime(const Clock& clock, std::atomic<uint64_t>& nanoseconds)
+      : clock_(clock), nanoseconds_(nanoseconds), start_(clock.now()) {}
+  ~BusyTime() {
+    nanoseconds_.fetch_add(static_cast<uint64_t>((clock_.now() - start_).count()), std::memory_order_relaxed);
+  }
+  BusyTime(const BusyTime&) = delete;
+  BusyTime& operator=(const BusyTime&) = delete;
+
+ private:
+  const Clock& clock_;
+  std::atomic<uint64_t>& nanoseconds_;
+  Nanoseconds start_;
+};
+
+struct CacheContext {
+  const CacheConfig& config;
+  const Kernels& kernels;
+  Residency& residency;
+  Budget& host_budget;
+  Executor& executor;
+  const Clock& clock;
+  CacheCounters& counters;
+  Trace* trace;  // may be null
+};
+
+inline bool in_rotated_space(CodecId codec) { return find_codec(codec)->space == CodecSpace::kRotated; }
+
+}  // namespace quire

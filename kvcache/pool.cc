@@ -1,0 +1,119 @@
+#include "kvcache/pool.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+#include "kvcache/os_memory.h"
+#include "quant/page.h"
+
+namespace quire {
+
+namespace {
+
+constexpr uint32_t kNoSlot = UINT32_MAX;
+
+uint32_t load_next_free(const uint8_t* slot) {
+  uint32_t next;
+  std::memcpy(&next, slot, sizeof next);
+  return next;
+}
+
+void store_next_free(uint8_t* slot, uint32_t next) { std::memcpy(slot, &next, sizeof next); }
+
+}  // namespace
+
+SlotPool::SlotPool(Budget& budget, Use use, size_t chunk_hint)
+    : budget_(budget), use_(use), chunk_hint_(chunk_hint) {}
+
+SlotPool::~SlotPool() {
+  for (const auto& [first_byte, chunk] : chunks_) {
+    unmap_os_pages(first_byte, chunk.mapped_bytes);
+    budget_.release(use_, chunk.mapped_bytes);
+  }
+}
+
+uint8_t* SlotPool::allocate(uint32_t bytes) {
+  assert(bytes > 0 && bytes % kPageAlign == 0);
+  OpenChunks& open = open_chunks_[bytes];
+  if (open.empty() && !add_chunk(bytes, open)) return nullptr;
+  uint8_t* first_byte = open.front();
+  Chunk& chunk = chunks_.find(first_byte)->second;
+  uint8_t* slot = nullptr;
+  if (chunk.first_free != kNoSlot) {
+    slot = first_byte + size_t{chunk.first_free} * bytes;
+    chunk.first_free = load_next_free(slot);
+  } else {
+    slot = first_byte + size_t{chunk.fresh} * bytes;
+    ++chunk.fresh;
+  }
+  ++chunk.in_use;
+  if (chunk.in_use == chunk.slots) open.pop_front();
+  bytes_in_use_ += bytes;
+  return slot;
+}
+
+void SlotPool::free(uint8_t* slot, uint32_t bytes) {
+  const auto found = std::prev(chunks_.upper_bound(slot));
+  uint8_t* const first_byte = found->first;
+  Chunk& chunk = found->second;
+  assert(static_cast<size_t>(slot - first_byte) % bytes == 0 && chunk.in_use > 0);
+  OpenChunks& open = open_chunks_[bytes];
+  if (chunk.in_use == chunk.slots) chunk.place_in_open = open.insert(open.begin(), first_byte);
+  --chunk.in_use;
+  bytes_in_use_ -= bytes;
+  if (chunk.in_use == 0) {
+    drop_chunk(found, open);
+    return;
+  }
+  store_next_free(slot, chunk.first_free);
+  chunk.first_free = static_cast<uint32_t>(static_cast<size_t>(slot - first_byte) / bytes);
+}
+
+bool SlotPool::would_fit(uint32_t bytes) const {
+  const auto open = open_chunks_.find(bytes);
+  if (open != open_chunks_.end() && !open->second.empty()) return true;
+  return round_to_os_pages(bytes) <= budget_.available();
+}
+
+bool SlotPool::add_chunk(uint32_t bytes, OpenChunks& open) {
+  size_t slots = std::clamp<size_t>((chunk_hint_ + bytes - 1) / bytes, 1, kNoSlot);
+  // Others may reserve from the budget in between, so a size that would fit can still be refused.
+  while (slots > 0) {
+    if (map_chunk(bytes, slots, open)) return true;
+    const uint64_t room = budget_.available() / os_page_bytes() * os_page_bytes();
+    slots = std::min<uint64_t>(slots - 1, room / bytes);
+  }
+  return false;
+}
+
+bool SlotPool::map_chunk(uint32_t bytes, size_t slots, OpenChunks& open) {
+  const size_t mapped_bytes = round_to_os_pages(slots * bytes);
+  slots = mapped_bytes / bytes;  // what rounding added may hold some more
+  if (!budget_.try_reserve(use_, mapped_bytes)) return false;
+  uint8_t* first_byte = map_os_pages(mapped_bytes);
+  if (first_byte == nullptr) {
+    budget_.release(use_, mapped_bytes);
+    return false;
+  }
+  bytes_reserved_ += mapped_bytes;
+  open.push_front(first_byte);
+  chunks_.emplace(first_byte, Chunk{.mapped_bytes = mapped_bytes,
+                                    .slots = static_cast<uint32_t>(slots),
+                                    .in_use = 0,
+                                    .fresh = 0,
+                                    .first_free = kNoSlot,
+                                    .place_in_open = open.begin()});
+  return true;
+}
+
+void SlotPool::drop_chunk(Chunks::iterator chunk, OpenChunks& open) {
+  const auto [first_byte, dropped] = *chunk;
+  open.erase(dropped.place_in_open);
+  chunks_.erase(chunk);
+  unmap_os_pages(first_byte, dropped.mapped_bytes);
+  budget_.release(use_, dropped.mapped_bytes);
+  bytes_reserved_ -= dropped.mapped_bytes;
+}
+
+}  // namespace quire

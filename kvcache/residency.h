@@ -1,0 +1,123 @@
+// Which pages exist and where they are: page records, page tables, slots, and one lock over all of it.
+//
+// Functions that need the lock take it as a token, so that it cannot be forgotten. It is held for bookkeeping
+// only: encoding, attention and I/O work on pinned pages without it. A pin, taken once per run of pages,
+// keeps a page's bytes where they are; a page whose last sequence goes away while it is pinned is freed by
+// the last unpin. Invariants: memory of slots, frames, records and tables never exceeds the budgets; a page's
+// bytes never change.
+#pragma once
+
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "kvcache/budget.h"
+#include "kvcache/page_table.h"
+#include "kvcache/pager.h"
+#include "kvcache/policy.h"
+#include "kvcache/pool.h"
+#include "kvcache/status.h"
+
+namespace quire {
+
+// Newest pages per table that a choice looks at: a bound on the time under the lock.
+inline constexpr uint32_t kChoiceWindow = 128;
+
+struct ResidencyCounts {
+  uint64_t pages = 0;  // sealed and not lost
+  uint64_t page_bytes = 0;
+  std::array<uint64_t, 2> memory_pages{};  // by MemoryTier
+  std::array<uint64_t, 2> memory_bytes{};
+  uint64_t disk_pages = 0;
+  uint64_t disk_bytes = 0;
+  uint64_t lost_pages = 0;  // ever
+};
+
+class Residency {
+ public:
+  // device_budget may be null: pages are then sealed into host memory. Both outlive this.
+  Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads);
+  ~Residency();
+  Residency(const Residency&) = delete;
+  Residency& operator=(const Residency&) = delete;
+
+  ResidencyLock lock() { return ResidencyLock(mutex_); }
+  // pager may be null; it outlives every other call.
+  void set_pager(Pager* pager) { pager_ = pager; }
+  Pager* pager() const { return pager_; }
+  uint32_t kv_heads() const { return kv_heads_; }
+
+  // ---- tables ----
+  PageTable* new_table(ResidencyLock& lock, uint32_t layer);
+  void free_table(ResidencyLock& lock, PageTable* table);
+  // Drops the pages at index >= count.
+  void truncate_table(ResidencyLock& lock, PageTable* table, uint32_t count);
+  // to (empty) shares all pages of from.
+  Status share_table(ResidencyLock& lock, const PageTable& from, PageTable* to);
+
+  // ---- sealing ----
+  MemoryTier seal_tier() const { return pools_[0] ? MemoryTier::kDevice : MemoryTier::kHost; }
+  // A slot in seal_tier(), making room if it must. May release and take the lock again.
+  Result<uint8_t*> new_slot(ResidencyLock& lock, uint32_t bytes);
+  void free_slot(ResidencyLock& lock, MemoryTier tier, uint8_t* slot, uint32_t bytes);
+  // Appends a page that owns `slot` (of seal_tier()) to the table.
+  Status publish(ResidencyLock& lock, PageTable* table, uint8_t* slot, uint32_t bytes, uint32_t rope_epoch,
+                 std::span<const SectionEntry> entries);
+  // Gives a lost page its bytes again, in every table that has it.
+  void restore(ResidencyLock& lock, Page* page, uint8_t* slot, uint32_t rope_epoch,
+               std::span<const SectionEntry> entries);
+  // Puts another page at an index of this table only.
+  Status replace(ResidencyLock& lock, PageTable* table, uint32_t index, uint8_t* slot, uint32_t bytes,
+                 uint32_t rope_epoch, std::span<const SectionEntry> entries);
+
+  // ---- frames: unfolded pages, in host memory ----
+  Result<float*> new_frame(ResidencyLock& lock, uint32_t bytes);
+  void free_frame(ResidencyLock& lock, float* frame, uint32_t bytes);
+
+  // ---- pins and places ----
+  void pin(ResidencyLock&, Page* page) { ++page->pins; }
+  void unpin(ResidencyLock& lock, Page* page);
+  // A slot in a given tier without making room; nullptr when there is none.
+  uint8_t* try_slot(ResidencyLock& lock, MemoryTier tier, uint32_t bytes);
+  // slot: of this tier, from new_slot or try_slot; the page owns it from here on.
+  void set_slot(ResidencyLock& lock, Page* page, MemoryTier tier, uint8_t* slot);
+  void drop_slot(ResidencyLock& lock, Page* page, MemoryTier tier);
+  void set_place(ResidencyLock& lock, Page* page, const Place& place);
+  // Forgets the disk copy; the page is lost when that was its last place.
+  void drop_place(ResidencyLock& lock, Page* page);
+
+  // The pages of `tier` that leave it first, among the newest `window` in memory of each table. The span is
+  // good until the lock is released.
+  std::span<Page* const> choose(ResidencyLock& lock, MemoryTier tier, PageState wanted, uint32_t max_pages,
+                                uint32_t window = kChoiceWindow);
+  bool has_room(ResidencyLock& lock, MemoryTier tier, uint32_t bytes) const;
+
+  const ResidencyCounts& counts(ResidencyLock&) const { return counts_; }
+
+ private:
+  struct Counted;
+  Result<Page*> new_page(ResidencyLock& lock, const PageTable& table, uint32_t index, uint32_t bytes);
+  void release(ResidencyLock& lock, Page* page);
+  void unref(ResidencyLock& lock, Page* page);
+  Status grow(ResidencyLock& lock, PageTable* table, size_t pages);
+  Status make_room(ResidencyLock& lock, MemoryTier tier, uint32_t bytes, const char* what);
+  Status add_records(ResidencyLock& lock);
+  PageState state_of(const Page& page, MemoryTier tier) const;
+
+  std::mutex mutex_;
+  Budget& host_budget_;
+  uint32_t kv_heads_;
+  Pager* pager_ = nullptr;
+  std::array<std::unique_ptr<SlotPool>, 2> pools_;  // by MemoryTier
+  SlotPool frames_;
+  std::vector<std::unique_ptr<PageTable>> tables_;
+  std::vector<BudgetedBytes> record_blocks_;
+  std::vector<Page*> free_records_;
+  std::vector<PageState> states_;  // of the last choose
+  std::vector<TableSnapshot> snapshots_;
+  uint64_t next_table_ = 1;
+  ResidencyCounts counts_;
+};
+
+}  // namespace quire

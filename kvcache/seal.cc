@@ -1,0 +1,120 @@
+#include "kvcache/seal.h"
+
+#include <cstring>
+#include <vector>
+
+namespace quire {
+namespace {
+
+// Rows [0, sinks) of one side as bf16.
+void write_sinks(const Kernels& kernels, const float* rows, uint32_t sinks, uint32_t dim, uint8_t* out) {
+  kernels.f32_to_bf16(rows, size_t{sinks} * dim, reinterpret_cast<uint16_t*>(out));
+}
+
+void encode_section(const CacheContext& context, const SealJob& job, uint32_t head, uint8_t* page,
+                    SectionEntry* entry) {
+  const CacheConfig& config = context.config;
+  const LayerConfig& layer = config.layer[job.layer];
+  const PageLayout& layout = layer.layout_of(job.page);
+  const SectionLayout& at = layout.section;
+  const uint32_t sinks = layer.kind_of(job.page).sink_tokens;
+  uint8_t* section = page + layout.header_bytes + size_t{head} * at.bytes;
+  const float* keys = job.frame + size_t{head} * config.page_tokens * config.head_dim;
+  const float* values = keys + config.frame_side_floats();
+  const uint32_t sink_bytes = sinks * config.head_dim * 2;
+
+  const BusyTime busy(context.clock, context.counters.encode_nanoseconds);
+  const TraceSpan span(context.trace, "encode", TraceCategory::kEncode, job.layer, job.page, 1);
+  context.kernels.encode_key(layer.key_codec, config.shape(), keys, sinks, section + at.key_codes,
+                             section + at.key_meta, &entry->key_param);
+  context.kernels.encode_value(layer.value_codec, config.shape(), values, sinks, section + at.value_codes,
+                               section + at.value_meta, &entry->value_param);
+  write_sinks(context.kernels, keys, sinks, config.head_dim, section + at.sink_keys);
+  write_sinks(context.kernels, values, sinks, config.head_dim, section + at.sink_values);
+  std::memset(section + at.sink_values + sink_bytes, 0, at.bytes - at.sink_values - sink_bytes);
+  entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
+}
+
+void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
+                  uint8_t* page) {
+  const LayerConfig& layer = context.config.layer[job.layer];
+  PageHeader header{};
+  header.kind = layer.kind_of(job.page);
+  header.token_count = static_cast<uint8_t>(context.config.page_tokens);
+  header.rope_epoch = job.sequence->rope.epoch;
+  header.layer_params_hash = layer.params_hash;
+  write_page_header(header, entries, {page, layer.layout_of(job.page).header_bytes});
+}
+
+// A sealed page of another rope epoch belongs to forks that keep that epoch: it is replaced, not changed.
+Status publish_page(const CacheContext& context, const SealJob& job, uint8_t* slot,
+                    std::span<const SectionEntry> entries) {
+  Residency& residency = context.residency;
+  const uint32_t bytes = context.config.layer[job.layer].layout_of(job.page).bytes;
+  const uint32_t epoch = job.sequence->rope.epoch;
+  ResidencyLock lock = residency.lock();
+  PageTable* table = job.sequence->layers[job.layer].table;
+  if (job.page == table->pages.size()) return residency.publish(lock, table, slot, bytes, epoch, entries);
+  Page* page = table->pages[job.page];
+  if (page->lost()) {
+    residency.restore(lock, page, slot, epoch, entries);
+    return {};
+  }
+  return residency.replace(lock, table, job.page, slot, bytes, epoch, entries);
+}
+
+void free_slots(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots) {
+  ResidencyLock lock = context.residency.lock();
+  for (size_t i = 0; i < slots.size(); ++i) {
+    context.residency.free_slot(lock, context.residency.seal_tier(), slots[i],
+                                context.config.layer[jobs[i].layer].layout_of(jobs[i].page).bytes);
+  }
+}
+
+Result<std::vector<uint8_t*>> allocate_slots(const CacheContext& context, std::span<const SealJob> jobs) {
+  std::vector<uint8_t*> slots;
+  slots.reserve(jobs.size());
+  ResidencyLock lock = context.residency.lock();
+  for (const SealJob& job : jobs) {
+    const uint32_t bytes = context.config.layer[job.layer].layout_of(job.page).bytes;
+    Result<uint8_t*> slot = context.residency.new_slot(lock, bytes);
+    if (!slot.ok()) {
+      lock.unlock();
+      free_slots(context, jobs, slots);
+      return slot.status();
+    }
+    slots.push_back(*slot);
+  }
+  return slots;
+}
+
+}  // namespace
+
+bool needs_refill(const CacheContext& context, const Sequence& sequence, uint32_t layer, uint32_t page) {
+  ResidencyLock lock = context.residency.lock();
+  const Page* p = sequence.layers[layer].table->pages[page];
+  return p->lost() || p->rope_epoch != sequence.rope.epoch;
+}
+
+Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
+  if (jobs.empty()) return {};
+  const uint32_t heads = context.config.kv_heads;
+  Result<std::vector<uint8_t*>> slots = allocate_slots(context, jobs);
+  if (!slots.ok()) return slots.status();
+  std::vector<SectionEntry> entries(jobs.size() * heads);
+  parallel_for(context.executor, static_cast<uint32_t>(jobs.size()) * heads, [&](uint32_t i) {
+    encode_section(context, jobs[i / heads], i % heads, (*slots)[i / heads], &entries[i]);
+  });
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    const std::span<const SectionEntry> mine(entries.data() + i * heads, heads);
+    write_header(context, jobs[i], mine, (*slots)[i]);
+    Status status = publish_page(context, jobs[i], (*slots)[i], mine);
+    if (!status.ok()) {
+      free_slots(context, jobs.subspan(i), std::span<uint8_t* const>(*slots).subspan(i));
+      return status;
+    }
+  }
+  return {};
+}
+
+}  // namespace quire

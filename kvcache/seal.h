@@ -1,0 +1,27 @@
+// Sealing: full frames become pages.
+//
+// Thread safety: called on the compute stream; encoding itself runs on the executor.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "kvcache/sequence.h"
+
+namespace quire {
+
+struct SealJob {
+  Sequence* sequence;
+  uint32_t layer;
+  uint32_t page;
+  const float* frame;
+};
+
+// True when `page` of the layer has no bytes that its sequence may read: it is lost or of another rope epoch.
+bool needs_refill(const CacheContext& context, const Sequence& sequence, uint32_t layer, uint32_t page);
+
+// Encodes the frames and publishes the pages: appended to their tables, or, where the table has the page
+// already, put in its place. All or none.
+Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs);
+
+}  // namespace quire

@@ -1,0 +1,127 @@
+// Moves pages between memory and the tiers below: demotes early, drops late, loads on demand and ahead of it.
+//
+// One thread owns the tier. It starts queued loads, verifies what comes back against the checksums in the
+// page records, and, while memory is short or someone waits for room, writes the pages that the policy names.
+// A page is dropped from memory only when room is needed, and only when a copy lies below. Invariants: a page
+// is published as loaded only after every section has verified; a page whose bytes could not be proven loses
+// that place; staging memory that a late transfer may still touch is not used again until it is released.
+// Memory: fixed at creation, charged to the host budget.
+// Thread safety: as Pager says. Residency's lock guards the state that is shared with callers.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <future>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "kvcache/context.h"
+#include "kvcache/device.h"
+#include "kvcache/page_reader.h"
+#include "offload/tier.h"
+
+namespace quire {
+
+struct MoverCounts {
+  std::atomic<uint64_t> demoted_pages{0};   // written to the disk tier
+  std::atomic<uint64_t> copied_pages{0};    // device to host
+  std::atomic<uint64_t> dropped_pages{0};   // slots given up because a copy lies below
+  std::atomic<uint64_t> promoted_pages{0};  // copied back into memory after a load
+  std::atomic<uint64_t> failed_reads{0};    // pages that were not proven
+};
+
+// Bytes that the mover uses for transfers; the tier may register them with the system.
+struct StagingLayout {
+  size_t load_bytes = 0;  // of one load: a run of pages with the padding of its reads
+  uint32_t loads = 0;
+  size_t write_bytes = 0;  // of one write
+  uint32_t writes = 0;
+  size_t total() const { return load_bytes * loads + write_bytes * writes; }
+};
+
+// A layout that leaves most of the budget to pages.
+StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget);
+
+// Opens the tier over the staging memory; runs on the mover's thread, which owns the tier from then on.
+using TierOpener = std::function<Result<std::unique_ptr<Tier>>(std::span<uint8_t> staging)>;
+
+class Mover final : public Pager {
+ public:
+  // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
+  // a device tier. Both the context and the stream outlive the mover.
+  static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
+                                               const TierOpener& open_tier);
+  ~Mover() override;
+  Mover(const Mover&) = delete;
+  Mover& operator=(const Mover&) = delete;
+
+  LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages) override;
+  void wait_load(LoadId id, std::span<const uint8_t*> bytes) override;
+  bool load_done(LoadId id) override;
+  void end_load(LoadId id) override;
+  Status move_down(ResidencyLock& lock, MemoryTier tier) override;
+  void sealed(ResidencyLock& lock) override;
+  void drop(ResidencyLock& lock, const Place& place) override;
+  Status flush() override;
+
+  const MoverCounts& counts() const { return counts_; }
+  // Zeros without a disk tier.
+  TierStats tier_stats() const;
+
+ private:
+  struct Load;
+  struct Write;
+  Mover(const CacheContext& context, Stream* copy_stream);
+
+  // On the mover's thread.
+  void run(const TierOpener& open_tier, std::promise<Status>* opened);
+  void start_loads();
+  void start_load(uint32_t index);
+  void start_write();
+  bool wants_write(ResidencyLock& lock) const;
+  std::vector<Page*> pick_victims(ResidencyLock& lock);
+  void complete(const Completion& completion);
+  void complete_read(const Completion& completion);
+  void complete_write(const Completion& completion);
+  void settle_write(Write& write, StatusCode code, int os_error);
+  void end_round(Status status);
+  void give_up(const Status& status);
+  void lose(ResidencyLock& lock, Load& load);
+  void release_victims(ResidencyLock& lock, Write& write);
+  bool verify(const Page& page, const uint8_t* bytes) const;
+
+  // For callers.
+  bool drop_clean(ResidencyLock& lock, MemoryTier tier);
+  bool copy_to_host(ResidencyLock& lock);
+  void promote(Load& load);
+  uint8_t* load_buffer(uint32_t index) const;
+  uint8_t* write_buffer(uint32_t index) const;
+
+  CacheContext context_;
+  Stream* copy_stream_;
+  StagingLayout layout_;
+  BudgetedBytes staging_;
+  std::vector<Load> loads_;
+  std::vector<Write> writes_;
+  std::deque<uint32_t> queued_loads_;
+  std::condition_variable load_finished_;
+  std::condition_variable round_ended_;
+  std::condition_variable stopped_;
+  uint64_t rounds_ = 0;        // writes that ended, or found nothing to write
+  Status round_status_;        // of the last one
+  uint32_t failures_ = 0;      // writes in a row that failed
+  bool write_wanted_ = false;  // someone waits for room or for a flush
+  bool flushing_ = false;
+  bool tier_full_ = false;
+  bool broken_ = false;  // the io engine failed for good
+  bool stopping_ = false;
+  MoverCounts counts_;
+  std::unique_ptr<Tier> tier_;  // set before and cleared after everything that uses it
+  std::thread thread_;
+};
+
+}  // namespace quire

@@ -1,0 +1,31 @@
+#include "offload/read_plan.h"
+
+#include "offload/tier.h"
+
+namespace quire {
+namespace {
+
+bool follows(const Place& before, const Place& after) {
+  const uint64_t end = before.offset + before.length;
+  return after.extent == before.extent && after.generation == before.generation && after.offset >= end &&
+         after.offset - end < kRunAlign;
+}
+
+}  // namespace
+
+std::vector<ReadRun> plan_runs(std::span<const Place> places, uint64_t max_bytes) {
+  std::vector<ReadRun> runs;
+  for (size_t i = 0; i < places.size(); ++i) {
+    const uint64_t end = run_align_up(places[i].offset + places[i].length);
+    if (i > 0 && follows(places[i - 1], places[i]) && end - runs.back().offset <= max_bytes) {
+      ++runs.back().count;
+      runs.back().bytes = end - runs.back().offset;
+    } else {
+      const uint64_t offset = run_align_down(places[i].offset);
+      runs.push_back({i, 1, offset, end - offset});
+    }
+  }
+  return runs;
+}
+
+}  // namespace quire

@@ -1,0 +1,63 @@
+// Codes back to f32, exactly as FORMATS.md orders the arithmetic. Thread safety: pure functions.
+#pragma once
+
+#include "quant/cpu/float_codec-inl.h"
+#include "quant/cpu/pack-inl.h"
+#include "quant/kernels.h"
+#include "quant/levels.h"
+#include "quant/steps.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+inline void decode_rotated(const CodecInfo& codec, SectionShape shape, const SideView& side,
+                           const uint8_t* codes, float* out) {
+  alignas(64) float levels[kLanes] = {};
+  alignas(64) float means[256];
+  const auto table = level_table(codec.bits).levels;
+  for (size_t i = 0; i < table.size(); ++i) levels[i] = static_cast<float>(table[i]);
+  const int largest = static_cast<int16_t>(side.param & 0xFFFFU);
+  const Floats step = splat(step_value(static_cast<int16_t>(side.param >> 16)));
+  for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+    store(to_floats(load_s8(side.meta + shape.tokens + c)) * step, means + c);
+  }
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const uint8_t scale_code = side.meta[t];
+    const Floats scale = splat(scale_code == 0 ? 0.0F : step_value(largest + scale_code - 255));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const size_t at = size_t{t} * shape.dim + c;
+      store(lookup(levels, load_u8(codes + at)) * scale + load(means + c), out + at);
+    }
+  }
+}
+
+inline void decode_uniform(Side kind, const CodecInfo& codec, SectionShape shape, const SideView& side,
+                           const uint8_t* codes, float* out) {
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(side.meta);
+  const uint16_t* mids = scales + (kind == Side::kKey ? shape.dim : shape.tokens);
+  const float top = static_cast<float>((1U << codec.bits) - 1);
+  const Floats centre = splat(kind == Side::kKey ? top * 0.5F : static_cast<float>(1U << (codec.bits - 1)));
+  const Floats factor = splat(power_of_two(static_cast<int32_t>(side.param)));
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const Floats token_scale = splat(kind == Side::kKey ? 0.0F : f16_to_f32(scales[t]));
+    const Floats token_mid = splat(kind == Side::kKey ? 0.0F : f16_to_f32(mids[t]));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const size_t at = size_t{t} * shape.dim + c;
+      const Floats scale = kind == Side::kKey ? load_f16(scales + c) : token_scale;
+      const Floats mid = kind == Side::kKey ? load_f16(mids + c) : token_mid;
+      store(((to_floats(load_u8(codes + at)) - centre) * scale + mid) * factor, out + at);
+    }
+  }
+}
+
+inline void decode_side(Side kind, const CodecInfo& codec, SectionShape shape, const SideView& side,
+                        float* out) {
+  if (codec.family == CodecFamily::kFloat) return decode_floats(kind, codec, shape, side.codes, out);
+  alignas(64) uint8_t codes[kMaxCodes];
+  unpack_codes(kind, codec.bits, shape, side.codes, codes);
+  if (codec.family == CodecFamily::kRotated) return decode_rotated(codec, shape, side, codes, out);
+  decode_uniform(kind, codec, shape, side, codes, out);
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,150 @@
+// Encoding of the rotated codecs: a mean per channel, a logarithmic scale per token, Lloyd-Max levels.
+// FORMATS.md orders every operation; nothing here may be fused or reassociated. Thread safety: pure
+// functions.
+#pragma once
+
+#include <cstring>
+
+#include "quant/cpu/pack-inl.h"
+#include "quant/cpu/rows-inl.h"
+#include "quant/kernels.h"
+#include "quant/levels.h"
+#include "quant/section_exponent.h"
+#include "quant/steps.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+inline constexpr float kNegligible = 0x1p-60F;  // scales and means below it count as zero
+inline constexpr int kNoStep = -(1 << 30);
+
+// Sixteen entries for lookups. thresholds[i] lies between level i - 1 and level i.
+struct LevelFloats {
+  alignas(64) float levels[kLanes] = {};
+  alignas(64) float thresholds[kLanes] = {};
+
+  explicit LevelFloats(uint32_t bits) {
+    const LevelTable table = level_table(bits);
+    for (size_t i = 0; i < table.levels.size(); ++i) {
+      levels[i] = static_cast<float>(table.levels[i]);
+      if (i > 0) thresholds[i] = table.thresholds[i - 1];
+    }
+  }
+};
+
+// The number of thresholds below y, one bit of it at a time.
+template <uint32_t kBits>
+HWY_INLINE Ints quantise(Floats y, const LevelFloats& table) {
+  Ints code = splat(0);
+#pragma GCC unroll 4
+  for (uint32_t step = 1U << (kBits - 1); step > 0; step /= 2) {
+    const Ints next = code + splat(static_cast<int32_t>(step));
+    code = select(lookup(table.thresholds, next) < y, next, code);
+  }
+  return code;
+}
+
+// The sum of sixteen partial sums, in FORMATS.md's order.
+HWY_INLINE float sum16(Floats p) {
+  const __m256 eight = fold<AddOp>(p);
+  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+
+// The mean of x' over valid tokens. Returns M; writes the codes and the mean they decode to.
+inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float down, uint8_t* codes,
+                       float* mean) {
+  const Floats share = splat(1.0F / static_cast<float>(shape.tokens - first));
+  Floats top = splat(0.0F);
+  for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+    Floats sum = load(x + size_t{first} * shape.dim + c) * splat(down);
+    for (uint32_t t = first + 1; t < shape.tokens; ++t) {
+      sum = sum + load(x + size_t{t} * shape.dim + c) * splat(down);
+    }
+    const Floats average = sum * share;
+    top = max(top, abs(average));
+    store(average, mean + c);
+  }
+  const float largest = largest_lane(top);
+  const bool none = largest < kNegligible;
+  const int n = none ? 0 : ceil_step(largest / 127.0F);
+  const Floats step = splat(step_value(n));
+  for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+    const Ints rounded = none ? splat(0) : to_ints(load(mean + c) / step);
+    const Ints code = max(min(rounded, splat(127)), splat(-127));
+    store_s8(code, codes + c);
+    store(to_floats(code) * step, mean + c);
+  }
+  return n;
+}
+
+// The step of one token's scale from its residual r[dim], kNoStep where it is negligible.
+template <uint32_t kBits>
+HWY_INLINE int token_step(const float* r, uint32_t dim, const LevelFloats& table) {
+  Floats squares = load(r) * load(r);
+  for (uint32_t c = kLanes; c < dim; c += kLanes) squares = squares + load(r + c) * load(r + c);
+  const float mean_square = sum16(squares) * (1.0F / static_cast<float>(dim));
+  const float estimate = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean_square))) / level_table(kBits).unit;
+  if (estimate < kNegligible) return kNoStep;
+  const Floats inverse = splat(1.0F / estimate);
+  Floats products = splat(0.0F);
+  Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
+  for (uint32_t c = 0; c < dim; c += kLanes) {
+    const Floats residual = load(r + c);
+    const Floats level = lookup(table.levels, quantise<kBits>(residual * inverse, table));
+    const Floats product = residual * level;
+    products = c == 0 ? product : products + product;
+    level_squares = level_squares + level * level;
+  }
+  return round_step(sum16(products) / sum16(level_squares));
+}
+
+template <uint32_t kBits>
+void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+                    uint8_t* meta, uint32_t* param) {
+  alignas(64) uint8_t code_rows[kMaxCodes];
+  alignas(64) float mean[kMaxDim];
+  alignas(64) float r[kMaxDim];
+  int steps[kMaxTokens];
+  const LevelFloats table(kBits);
+
+  std::memset(meta, 0, size_t{shape.tokens} + shape.dim);
+  std::memset(code_rows, 0, size_t{first} * shape.dim);
+  int exponent = 0;
+  int mean_at = 0;
+  int largest = kNoStep;
+  if (first < shape.tokens) {
+    const size_t left_out = size_t{first} * shape.dim;
+    exponent = section_exponent(largest_magnitude(x + left_out, size_t{shape.tokens} * shape.dim - left_out));
+    mean_at = encode_mean(x, shape, first, power_of_two(-exponent), meta + shape.tokens, mean);
+  }
+  const Floats down = splat(power_of_two(-exponent));
+  for (uint32_t t = first; t < shape.tokens; ++t) {
+    const float* row = x + size_t{t} * shape.dim;
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) store(load(row + c) * down - load(mean + c), r + c);
+    steps[t] = token_step<kBits>(r, shape.dim, table);
+    if (steps[t] == kNoStep) continue;
+    if (steps[t] > largest) largest = steps[t];
+    const Floats inverse = splat(1.0F / step_value(steps[t]));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      store_u8(quantise<kBits>(load(r + c) * inverse, table), code_rows + size_t{t} * shape.dim + c);
+    }
+  }
+  if (largest == kNoStep) largest = 0;
+  for (uint32_t t = first; t < shape.tokens; ++t) {
+    const int scale_code = steps[t] - largest + 255;
+    if (steps[t] == kNoStep || scale_code < 1) {
+      std::memset(code_rows + size_t{t} * shape.dim, 0, shape.dim);
+    } else {
+      meta[t] = static_cast<uint8_t>(scale_code);
+    }
+  }
+  pack_codes(side, kBits, shape, code_rows, codes);
+  const int scale_at = largest + kStepsPerOctave * exponent;
+  const int mean_step_at = mean_at + kStepsPerOctave * exponent;
+  *param = (static_cast<uint32_t>(scale_at) & 0xFFFFU) | static_cast<uint32_t>(mean_step_at) << 16;
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,66 @@
+// The table of one instruction set. Included once by avx2.cc and once by avx512.cc. Thread safety: constants.
+#pragma once
+
+#include "quant/cpu/attend-inl.h"
+#include "quant/cpu/convert-inl.h"
+#include "quant/cpu/decode-inl.h"
+#include "quant/cpu/encode_rotated-inl.h"
+#include "quant/cpu/encode_uniform-inl.h"
+#include "quant/cpu/state-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+inline void encode_side(Side side, CodecId id, SectionShape shape, const float* x, uint32_t first,
+                        uint8_t* codes, uint8_t* meta, uint32_t* param) {
+  const CodecInfo& codec = *find_codec(id);
+  switch (id) {
+    case CodecId::kRot4:
+      return encode_rotated<4>(side, shape, x, first, codes, meta, param);
+    case CodecId::kRot3:
+      return encode_rotated<3>(side, shape, x, first, codes, meta, param);
+    case CodecId::kRot2:
+      return encode_rotated<2>(side, shape, x, first, codes, meta, param);
+    case CodecId::kF32:
+    case CodecId::kBf16:
+      return encode_floats(side, codec, shape, x, first, codes, param);
+    default:
+      return encode_uniform(side, codec, shape, x, first, codes, meta, param);
+  }
+}
+
+inline void encode_key(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+                       uint8_t* meta, uint32_t* param) {
+  encode_side(Side::kKey, codec, shape, x, first, codes, meta, param);
+}
+inline void encode_value(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+                         uint8_t* meta, uint32_t* param) {
+  encode_side(Side::kValue, codec, shape, x, first, codes, meta, param);
+}
+inline void decode_key(CodecId codec, SectionShape shape, const SideView& side, float* out) {
+  decode_side(Side::kKey, *find_codec(codec), shape, side, out);
+}
+inline void decode_value(CodecId codec, SectionShape shape, const SideView& side, float* out) {
+  decode_side(Side::kValue, *find_codec(codec), shape, side, out);
+}
+
+inline constexpr Kernels kernels_of(Isa isa) {
+  return {.isa = isa,
+          .encode_key = &encode_key,
+          .encode_value = &encode_value,
+          .decode_key = &decode_key,
+          .decode_value = &decode_value,
+          .finite = &all_finite,
+          .bf16_to_f32 = &convert_bf16_to_f32,
+          .f16_to_f32 = &convert_f16_to_f32,
+          .f32_to_bf16 = &convert_f32_to_bf16,
+          .rotate = &rotate_rows,
+          .attend_scratch_bytes = &tile_bytes,
+          .attend_folded = &attend_folded,
+          .attend_unfolded = &attend_unfolded,
+          .merge = &merge_states,
+          .finish = &finish_state};
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,334 @@
+// Sixteen lanes, whatever the width of a register: one vector with AVX-512, two with AVX2.
+//
+// All float arithmetic of this folder is written in these lanes, so that its order, and with it every byte of
+// a page, is the same for all instruction sets. Thread safety: pure functions.
+#pragma once
+
+#include "quant/cpu/target.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+namespace hn = hwy::HWY_NAMESPACE;
+
+inline constexpr uint32_t kLanes = 16;
+
+constexpr uint32_t round_up_to_lanes(uint32_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
+
+using FloatTag = hn::CappedTag<float, kLanes>;
+using IntTag = hn::RebindToSigned<FloatTag>;
+inline constexpr uint32_t kPartLanes = HWY_MAX_BYTES / sizeof(float);
+inline constexpr uint32_t kParts = kLanes / kPartLanes;
+
+struct Floats {
+  hn::Vec<FloatTag> part[kParts];
+};
+struct Ints {
+  hn::Vec<IntTag> part[kParts];
+};
+struct Mask {
+  hn::Mask<FloatTag> part[kParts];
+};
+
+HWY_INLINE Floats load(const float* from) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::LoadU(FloatTag(), from + i * kPartLanes);
+  return out;
+}
+HWY_INLINE void store(Floats v, float* to) {
+  for (uint32_t i = 0; i < kParts; ++i) hn::StoreU(v.part[i], FloatTag(), to + i * kPartLanes);
+}
+HWY_INLINE Ints load(const int32_t* from) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::LoadU(IntTag(), from + i * kPartLanes);
+  return out;
+}
+HWY_INLINE void store(Ints v, int32_t* to) {
+  for (uint32_t i = 0; i < kParts; ++i) hn::StoreU(v.part[i], IntTag(), to + i * kPartLanes);
+}
+HWY_INLINE Floats splat(float x) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Set(FloatTag(), x);
+  return out;
+}
+HWY_INLINE Ints splat(int32_t x) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Set(IntTag(), x);
+  return out;
+}
+
+HWY_INLINE Floats operator+(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Add(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Floats operator-(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Sub(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Floats operator*(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Mul(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Floats operator/(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Div(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator+(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Add(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator-(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Sub(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator&(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::And(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator|(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Or(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator^(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Xor(a.part[i], b.part[i]);
+  return out;
+}
+// The same count for all lanes. shift_right keeps the sign.
+HWY_INLINE Ints shift_left(Ints a, int count) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::ShiftLeftSame(a.part[i], count);
+  return out;
+}
+HWY_INLINE Ints shift_right(Ints a, int count) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::ShiftRightSame(a.part[i], count);
+  return out;
+}
+
+// a * b + c, rounded once. Never where bytes of a page depend on it.
+HWY_INLINE Floats mul_add(Floats a, Floats b, Floats c) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::MulAdd(a.part[i], b.part[i], c.part[i]);
+  return out;
+}
+HWY_INLINE Floats max(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Max(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Floats min(Floats a, Floats b) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Min(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints max(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Max(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints min(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Min(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Floats abs(Floats a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Abs(a.part[i]);
+  return out;
+}
+HWY_INLINE Floats sqrt(Floats a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Sqrt(a.part[i]);
+  return out;
+}
+HWY_INLINE Floats round(Floats a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Round(a.part[i]);
+  return out;
+}
+HWY_INLINE Floats to_floats(Ints a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::ConvertTo(FloatTag(), a.part[i]);
+  return out;
+}
+// Ties to even. |a| < 2^31: Highway's NearestInt would spend instructions on larger values.
+HWY_INLINE Ints to_ints(Floats a) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+#if defined(QUIRE_SIMD_AVX512)
+    out.part[i].raw = _mm512_cvtps_epi32(a.part[i].raw);
+#else
+    out.part[i].raw = _mm256_cvtps_epi32(a.part[i].raw);
+#endif
+  }
+  return out;
+}
+HWY_INLINE Ints bits_of(Floats a) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::BitCast(IntTag(), a.part[i]);
+  return out;
+}
+HWY_INLINE Floats floats_from_bits(Ints a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::BitCast(FloatTag(), a.part[i]);
+  return out;
+}
+
+HWY_INLINE Mask operator<(Floats a, Floats b) {
+  Mask out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Lt(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Mask operator==(Ints a, Ints b) {
+  Mask out;
+  for (uint32_t i = 0; i < kParts; ++i)
+    out.part[i] = hn::RebindMask(FloatTag(), hn::Eq(a.part[i], b.part[i]));
+  return out;
+}
+HWY_INLINE Mask operator<(Ints a, Ints b) {
+  Mask out;
+  for (uint32_t i = 0; i < kParts; ++i)
+    out.part[i] = hn::RebindMask(FloatTag(), hn::Lt(a.part[i], b.part[i]));
+  return out;
+}
+HWY_INLINE Floats select(Mask where, Floats yes, Floats no) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::IfThenElse(where.part[i], yes.part[i], no.part[i]);
+  return out;
+}
+HWY_INLINE Ints select(Mask where, Ints yes, Ints no) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i)
+    out.part[i] = hn::IfThenElse(hn::RebindMask(IntTag(), where.part[i]), yes.part[i], no.part[i]);
+  return out;
+}
+HWY_INLINE bool all_true(Mask mask) {
+  bool all = true;
+  for (uint32_t i = 0; i < kParts; ++i) all &= hn::AllTrue(FloatTag(), mask.part[i]);
+  return all;
+}
+
+HWY_INLINE bool any_true(Mask mask) {
+  bool any = false;
+  for (uint32_t i = 0; i < kParts; ++i) any |= !hn::AllFalse(FloatTag(), mask.part[i]);
+  return any;
+}
+
+// 0, 1, .. 15.
+HWY_INLINE Ints lane_index() {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i)
+    out.part[i] = hn::Iota(IntTag(), static_cast<int32_t>(i * kPartLanes));
+  return out;
+}
+
+HWY_INLINE float largest_lane(Floats v) {
+  hn::Vec<FloatTag> all = v.part[0];
+  for (uint32_t i = 1; i < kParts; ++i) all = hn::Max(all, v.part[i]);
+  return hn::GetLane(hn::MaxOfLanes(FloatTag(), all));
+}
+HWY_INLINE float largest_magnitude(const float* x, size_t n) {
+  Floats top = splat(0.0F);
+  for (size_t i = 0; i < n; i += kLanes) top = max(top, abs(load(x + i)));
+  return largest_lane(top);
+}
+HWY_INLINE float smallest_lane(Floats v) {
+  hn::Vec<FloatTag> all = v.part[0];
+  for (uint32_t i = 1; i < kParts; ++i) all = hn::Min(all, v.part[i]);
+  return hn::GetLane(hn::MinOfLanes(FloatTag(), all));
+}
+
+// table[index], 16 entries.
+HWY_INLINE Floats lookup(const float* table, Ints index) {
+  const Floats entries = load(table);
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+#if defined(QUIRE_SIMD_AVX512)
+    out.part[i].raw = _mm512_permutexvar_ps(index.part[i].raw, entries.part[0].raw);
+#else
+    const __m256 low = _mm256_permutevar8x32_ps(entries.part[0].raw, index.part[i].raw);
+    const __m256 high = _mm256_permutevar8x32_ps(entries.part[1].raw, index.part[i].raw);
+    // Bit 3 of the index chooses the half; blendv looks at the sign bit.
+    const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(index.part[i].raw, 28));
+    out.part[i].raw = _mm256_blendv_ps(low, high, upper);
+#endif
+  }
+  return out;
+}
+
+// Sixteen narrower numbers in memory.
+HWY_INLINE Ints load_u8(const uint8_t* from) {
+  const hn::Rebind<uint8_t, FloatTag> bytes;
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    out.part[i] = hn::PromoteTo(IntTag(), hn::LoadU(bytes, from + i * kPartLanes));
+  }
+  return out;
+}
+HWY_INLINE Ints load_s8(const uint8_t* from) {
+  const hn::Rebind<uint8_t, FloatTag> bytes;
+  const hn::Rebind<int8_t, FloatTag> signed_bytes;
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const auto narrow = hn::BitCast(signed_bytes, hn::LoadU(bytes, from + i * kPartLanes));
+    out.part[i] = hn::PromoteTo(IntTag(), narrow);
+  }
+  return out;
+}
+// Lanes must be within the type.
+HWY_INLINE void store_u8(Ints v, uint8_t* to) {
+  const hn::Rebind<uint8_t, FloatTag> bytes;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    hn::StoreU(hn::DemoteTo(bytes, v.part[i]), bytes, to + i * kPartLanes);
+  }
+}
+HWY_INLINE void store_s8(Ints v, uint8_t* to) {
+  const hn::Rebind<int8_t, FloatTag> bytes;
+  const hn::Rebind<uint8_t, FloatTag> unsigned_bytes;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const auto narrow = hn::BitCast(unsigned_bytes, hn::DemoteTo(bytes, v.part[i]));
+    hn::StoreU(narrow, unsigned_bytes, to + i * kPartLanes);
+  }
+}
+HWY_INLINE Ints load_u16(const uint16_t* from) {
+  const hn::Rebind<uint16_t, FloatTag> halves;
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    out.part[i] = hn::PromoteTo(IntTag(), hn::LoadU(halves, from + i * kPartLanes));
+  }
+  return out;
+}
+HWY_INLINE void store_u16(Ints v, uint16_t* to) {
+  const hn::Rebind<uint16_t, FloatTag> halves;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    hn::StoreU(hn::DemoteTo(halves, v.part[i]), halves, to + i * kPartLanes);
+  }
+}
+HWY_INLINE Floats load_bf16(const uint16_t* from) { return floats_from_bits(shift_left(load_u16(from), 16)); }
+HWY_INLINE Floats load_f16(const uint16_t* from) {
+  const hn::Rebind<hwy::float16_t, FloatTag> halves;
+  const hn::Rebind<uint16_t, FloatTag> bits;
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    out.part[i] = hn::PromoteTo(FloatTag(), hn::BitCast(halves, hn::LoadU(bits, from + i * kPartLanes)));
+  }
+  return out;
+}
+HWY_INLINE void store_f16(Floats v, uint16_t* to) {
+  const hn::Rebind<hwy::float16_t, FloatTag> halves;
+  const hn::Rebind<uint16_t, FloatTag> bits;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    hn::StoreU(hn::BitCast(bits, hn::DemoteTo(halves, v.part[i])), bits, to + i * kPartLanes);
+  }
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,90 @@
+// The integer product of both sides: sums over quads of codes' levels times a broadcast operand.
+//
+// Keys: lanes are tokens, quads run over channels, the operand is the query. Values: lanes are channels,
+// quads run over tokens, the operand is the weights. Thread safety: pure functions.
+#pragma once
+
+#if defined(QUIRE_SIMD_AVX512)
+#include "quant/cpu/quads_avx512-inl.h"
+#else
+#include "quant/cpu/quads_avx2-inl.h"
+#endif
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+// Calls f(integral_constant) for 0 .. kCount - 1: shifts of fields must be constants.
+template <uint32_t kCount, class F>
+HWY_INLINE void for_fields(F f) {
+  [&]<uint32_t... kField>(std::integer_sequence<uint32_t, kField...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<uint32_t, kField>{}), ...);
+  }
+  (std::make_integer_sequence<uint32_t, kCount>{});
+}
+
+struct QuadSource {
+  const uint8_t* codes;
+  const uint8_t*
+      ahead;  // where the same codes of a later section lie: prefetched line by line as these are read
+  size_t high_plane;  // offset of the 1-bit plane of 3-bit codes
+  LevelBytes* table;
+};
+
+// Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(r, lane,
+// sums) gets them sixteen lanes at a time. kColumns * 16 divides lanes.
+template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kColumns, class Start, class Finish>
+HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
+                         Start start, Finish finish) {
+  using Step = Codes<kSide, kBits>;
+  using Dot = Product<kSide, kPrecise>;
+  const auto table = load_table(*source.table);
+  const uint8_t* high_plane = source.codes + source.high_plane;
+  const uint8_t* high_plane_ahead = source.ahead + source.high_plane;
+  for (uint32_t lane = 0; lane < lanes; lane += kColumns * kLanes) {
+    typename Dot::Sum sums[kRows][kColumns];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (uint32_t k = 0; k < kColumns; ++k) sums[r][k] = Dot::start(start(r));
+    }
+    for (uint32_t step = 0; step < quads / Step::kQuads; ++step) {
+      Step codes[kColumns];
+#pragma GCC unroll 8
+      for (uint32_t k = 0; k < kColumns; ++k) {
+        codes[k] = Step::load(source.codes, high_plane, step, lane + k * kLanes, lanes);
+        Step::prefetch(source.ahead, high_plane_ahead, step, lane + k * kLanes, lanes);
+      }
+      for_fields<Step::kQuads>([&](auto field) __attribute__((always_inline)) {
+        Levels levels[kColumns];
+#pragma GCC unroll 8
+        for (uint32_t k = 0; k < kColumns; ++k) levels[k] = codes[k].template levels<field()>(table);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const int32_t* row = operands + static_cast<uint32_t>(r) * Dot::kParts * quads;
+          const auto operand = Dot::broadcast(row, step * Step::kQuads + field(), quads);
+#pragma GCC unroll 8
+          for (uint32_t k = 0; k < kColumns; ++k) Dot::add(sums[r][k], levels[k], operand);
+        }
+      });
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+      for (uint32_t k = 0; k < kColumns; ++k) finish(r, lane + k * kLanes, Dot::total(sums[r][k]));
+    }
+  }
+}
+
+// As many columns as leave the sums in registers.
+template <Side kSide, bool kPrecise, int kRows>
+constexpr uint32_t columns_for(uint32_t lanes) {
+  constexpr uint32_t kSums = HWY_MAX_BYTES == 64 ? 16 : 4;
+  constexpr uint32_t kSumsPerColumn = kRows * (HWY_MAX_BYTES == 64 ? Product<kSide, kPrecise>::kParts : 1);
+  constexpr uint32_t kMost = kSumsPerColumn >= kSums ? 1 : kSums / kSumsPerColumn;
+  uint32_t columns = kMost > 4 ? 4 : kMost;
+  while (lanes % (columns * kLanes) != 0) columns /= 2;
+  return columns;
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,190 @@
+// Dot-quads with AVX2: bytes are widened to 16 bits and multiplied in pairs (pmaddwd).
+//
+// The byte product of AVX2 (maddubs) saturates at 16 bits and would need the query in parts of 7 bits; pairs
+// of 16 bits are exact, take the whole 16-bit query and 15-bit weights at once, and cost about as much once
+// the sums of maddubs are widened. A quad (0, 1, 2, 3) is held as the pairs (0, 2) and (1, 3), because that
+// is what masking and shifting a lane of four bytes gives. Bounds and the offset of keys are as in
+// quads_avx512-inl.h. Thread safety: pure functions.
+#pragma once
+
+#include "quant/codec.h"
+#include "quant/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+inline constexpr uint32_t kMaxBlockRows = 4;  // more would not fit in sixteen registers
+inline constexpr float kQueryTop = 32512.0F;
+
+// Bytes of levels by code; the first sixteen are used.
+struct LevelBytes {
+  alignas(64) uint8_t bytes[64];
+};
+
+// Sixteen lanes of a quad: the pairs (0, 2) and (1, 3) as 16-bit numbers.
+struct Levels {
+  __m256i even[2];
+  __m256i odd[2];
+};
+
+// Keys are unsigned (128 added), values signed.
+template <Side kSide>
+HWY_INLINE Levels widen(const __m256i (&bytes)[2]) {
+  Levels levels;
+  for (int i = 0; i < 2; ++i) {
+    if constexpr (kSide == Side::kKey) {
+      levels.even[i] = _mm256_and_si256(bytes[i], _mm256_set1_epi16(0xFF));
+      levels.odd[i] = _mm256_srli_epi16(bytes[i], 8);
+    } else {
+      levels.even[i] = _mm256_srai_epi16(_mm256_slli_epi16(bytes[i], 8), 8);
+      levels.odd[i] = _mm256_srai_epi16(bytes[i], 8);
+    }
+  }
+  return levels;
+}
+
+HWY_INLINE __m256i load_bytes(const uint8_t* from) {
+  return _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+}
+
+// The codes of kQuads quads in sixteen lanes, as loaded.
+template <Side kSide, uint32_t kBits>
+struct Codes {
+  static constexpr uint32_t kQuads = 8 / kBits;
+  __m256i bytes[2];
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                               uint32_t lane, uint32_t lanes) {
+    const uint8_t* at = codes + (size_t{step} * lanes + lane) * 4;
+    return {{load_bytes(at), load_bytes(at + 32)}};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    _mm_prefetch(codes + (size_t{step} * lanes + lane) * 4, _MM_HINT_T1);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m256i table) const {
+    __m256i chosen[2];
+    for (int i = 0; i < 2; ++i) {
+      if constexpr (kBits == 8) {
+        chosen[i] = kSide == Side::kKey ? bytes[i] : _mm256_xor_si256(bytes[i], _mm256_set1_epi8(-128));
+      } else {
+        const __m256i shifted = _mm256_srli_epi16(bytes[i], kField * kBits);
+        const __m256i index = _mm256_and_si256(shifted, _mm256_set1_epi8((1 << kBits) - 1));
+        chosen[i] = _mm256_shuffle_epi8(table, index);
+      }
+    }
+    return widen<kSide>(chosen);
+  }
+};
+
+// Two planes: two vectors of two-bit fields and one of single bits serve eight quads.
+template <Side kSide>
+struct Codes<kSide, 3> {
+  static constexpr uint32_t kQuads = 8;
+  __m256i low[2][2];
+  __m256i high[2];
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t lane,
+                               uint32_t lanes) {
+    const uint8_t* first = codes + (size_t{2 * step} * lanes + lane) * 4;
+    const uint8_t* second = first + size_t{lanes} * 4;
+    const uint8_t* top = high_plane + (size_t{step} * lanes + lane) * 4;
+    return {{{load_bytes(first), load_bytes(first + 32)}, {load_bytes(second), load_bytes(second + 32)}},
+            {load_bytes(top), load_bytes(top + 32)}};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    _mm_prefetch(codes + (size_t{2 * step} * lanes + lane) * 4, _MM_HINT_T1);
+    _mm_prefetch(codes + (size_t{2 * step + 1} * lanes + lane) * 4, _MM_HINT_T1);
+    _mm_prefetch(high_plane + (size_t{step} * lanes + lane) * 4, _MM_HINT_T1);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m256i table) const {
+    __m256i chosen[2];
+    for (int i = 0; i < 2; ++i) {
+      const __m256i two = _mm256_srli_epi16(low[kField / 4][i], kField % 4 * 2);
+      __m256i one = high[i];  // its bit kField to bit 2
+      if constexpr (kField > 2) one = _mm256_srli_epi16(high[i], kField - 2);
+      if constexpr (kField < 2) one = _mm256_slli_epi16(high[i], 2 - kField);
+      const __m256i index = _mm256_or_si256(_mm256_and_si256(two, _mm256_set1_epi8(3)),
+                                            _mm256_and_si256(one, _mm256_set1_epi8(4)));
+      chosen[i] = _mm256_shuffle_epi8(table, index);
+    }
+    return widen<kSide>(chosen);
+  }
+};
+
+HWY_INLINE __m256i load_table(const LevelBytes& table) {
+  return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table.bytes)));
+}
+
+// Queries and weights are held alike: an array of even pairs, then one of odd pairs, a dword for each quad.
+// Precise or not, weights have 15 bits.
+template <Side kSide, bool kPrecise>
+struct Product {
+  static constexpr uint32_t kParts = 2;
+  static constexpr float kWeightTop = 32767.0F;
+
+  struct Operand {
+    __m256i even;
+    __m256i odd;
+  };
+  struct Sum {
+    __m256i part[2];
+  };
+
+  HWY_INLINE static Operand broadcast(const int32_t* operands, uint32_t quad, uint32_t quads) {
+    return {_mm256_set1_epi32(operands[quad]), _mm256_set1_epi32(operands[quads + quad])};
+  }
+  HWY_INLINE static Sum start(int32_t offset) {
+    return {{_mm256_set1_epi32(offset), _mm256_set1_epi32(offset)}};
+  }
+  HWY_INLINE static void add(Sum& sum, const Levels& levels, const Operand& operand) {
+    for (int i = 0; i < 2; ++i) {
+      sum.part[i] = _mm256_add_epi32(sum.part[i], _mm256_madd_epi16(levels.even[i], operand.even));
+      sum.part[i] = _mm256_add_epi32(sum.part[i], _mm256_madd_epi16(levels.odd[i], operand.odd));
+    }
+  }
+  HWY_INLINE static Ints total(const Sum& sum) {
+    return Ints{{hn::Vec<IntTag>{sum.part[0]}, hn::Vec<IntTag>{sum.part[1]}}};
+  }
+};
+
+// Sixteen elements from `first` on as the pairs of four quads. |v| < 2^15.
+HWY_INLINE void store_pairs(Ints v, int32_t* operands, uint32_t first, uint32_t quads) {
+  // In each half: elements 0..3 of one part, then of the other.
+  const __m256i packed = _mm256_packs_epi32(v.part[0].raw, v.part[1].raw);
+  const __m256i by_pair =
+      _mm256_shuffle_epi8(packed, _mm256_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15,  //
+                                                   0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
+  const __m256i in_order = _mm256_permutevar8x32_epi32(by_pair, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+  int32_t* at = operands + first / 4;
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(at), _mm256_castsi256_si128(in_order));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(at + quads), _mm256_extracti128_si256(in_order, 1));
+}
+HWY_INLINE void store_query(Ints q, int32_t* operands, uint32_t first, uint32_t quads) {
+  store_pairs(q, operands, first, quads);
+}
+template <bool kPrecise>
+HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, uint32_t quads) {
+  store_pairs(weights, operands, first, quads);
+}
+
+// sum of q * (mean code + 128) over a row's channels, left in eight partial sums.
+HWY_INLINE __m256i query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
+  __m256i sum = _mm256_setzero_si256();
+  for (uint32_t quad = 0; quad < quads; quad += 8) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mean_codes + size_t{4} * quad));
+    const __m256i means = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const int32_t* at = operands + quad;
+    const __m256i even = _mm256_load_si256(reinterpret_cast<const __m256i*>(at));
+    const __m256i odd = _mm256_load_si256(reinterpret_cast<const __m256i*>(at + quads));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_and_si256(means, _mm256_set1_epi16(0xFF)), even));
+    sum = _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_srli_epi16(means, 8), odd));
+  }
+  return sum;
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,161 @@
+// Dot-quads with AVX-512 VNNI: one instruction multiplies four unsigned with four signed bytes in each of
+// sixteen lanes and adds the products to 32 bits, without saturation.
+//
+// Keys: levels are stored with 128 added (unsigned), the query is signed, 16 bits in two bytes
+// q = 256 high + low; the sum starts at -128 * sum(q) to take the 128 away. Values: levels are signed,
+// weights are unsigned, in one byte or two. Every sum is exact: |sum| <= 128 * 32512 * 256 < 2^31. Thread
+// safety: pure functions.
+#pragma once
+
+#include "quant/codec.h"
+#include "quant/cpu/lanes-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+inline constexpr uint32_t kMaxBlockRows = 8;
+inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
+
+// Bytes of levels by code: entry i stands wherever index mod (number of levels) = i, so that whatever lies
+// in the bits above a field does not matter.
+struct LevelBytes {
+  alignas(64) uint8_t bytes[64];
+};
+
+// Levels of four neighbouring elements of the reduction axis, in sixteen lanes.
+using Levels = __m512i;
+
+// The codes of kQuads quads in sixteen lanes, as loaded.
+template <Side kSide, uint32_t kBits>
+struct Codes {
+  static constexpr uint32_t kQuads = 8 / kBits;
+  __m512i bytes;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                               uint32_t lane, uint32_t lanes) {
+    return {_mm512_load_si512(codes + (size_t{step} * lanes + lane) * 4)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    _mm_prefetch(codes + (size_t{step} * lanes + lane) * 4, _MM_HINT_T1);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m512i table) const {
+    if constexpr (kBits == 8) {
+      if constexpr (kSide == Side::kKey) return bytes;
+      return _mm512_xor_si512(bytes, _mm512_set1_epi8(-128));
+    } else {
+      return _mm512_permutexvar_epi8(_mm512_srli_epi16(bytes, kField * kBits), table);
+    }
+  }
+};
+
+// Two planes: two vectors of two-bit fields and one of single bits serve eight quads.
+template <Side kSide>
+struct Codes<kSide, 3> {
+  static constexpr uint32_t kQuads = 8;
+  __m512i low[2];
+  __m512i high;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t lane,
+                               uint32_t lanes) {
+    return {{_mm512_load_si512(codes + (size_t{2 * step} * lanes + lane) * 4),
+             _mm512_load_si512(codes + (size_t{2 * step + 1} * lanes + lane) * 4)},
+            _mm512_load_si512(high_plane + (size_t{step} * lanes + lane) * 4)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    _mm_prefetch(codes + (size_t{2 * step} * lanes + lane) * 4, _MM_HINT_T1);
+    _mm_prefetch(codes + (size_t{2 * step + 1} * lanes + lane) * 4, _MM_HINT_T1);
+    _mm_prefetch(high_plane + (size_t{step} * lanes + lane) * 4, _MM_HINT_T1);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m512i table) const {
+    const __m512i two = _mm512_srli_epi16(low[kField / 4], kField % 4 * 2);
+    __m512i one = high;  // its bit kField to bit 2
+    if constexpr (kField > 2) one = _mm512_srli_epi16(high, kField - 2);
+    if constexpr (kField < 2) one = _mm512_slli_epi16(high, 2 - kField);
+    constexpr int kFirstWhereThird = 0xCA;  // third ? first : second, by bit
+    const __m512i index = _mm512_ternarylogic_epi64(_mm512_set1_epi8(3), two, one, kFirstWhereThird);
+    return _mm512_permutexvar_epi8(index, table);
+  }
+};
+
+HWY_INLINE __m512i load_table(const LevelBytes& table) { return _mm512_load_si512(table.bytes); }
+
+// How one side's broadcast operand (query or weights) is held: kParts arrays of quads, each quad a dword.
+// Queries have 16 bits, weights 8, or 16 where kPrecise.
+template <Side kSide, bool kPrecise>
+struct Product {
+  static constexpr uint32_t kParts = kSide == Side::kKey || kPrecise ? 2 : 1;
+  static constexpr float kWeightTop = kParts == 2 ? 65535.0F : 255.0F;
+
+  struct Operand {
+    __m512i part[kParts];
+  };
+  struct Sum {
+    __m512i part[kParts];
+  };
+
+  HWY_INLINE static Operand broadcast(const int32_t* operands, uint32_t quad, uint32_t quads) {
+    Operand operand;
+    for (uint32_t i = 0; i < kParts; ++i) operand.part[i] = _mm512_set1_epi32(operands[i * quads + quad]);
+    return operand;
+  }
+  HWY_INLINE static Sum start(int32_t offset) {
+    Sum sum;
+    for (uint32_t i = 0; i < kParts; ++i) sum.part[i] = _mm512_setzero_si512();
+    sum.part[kParts - 1] = _mm512_set1_epi32(offset);
+    return sum;
+  }
+  HWY_INLINE static void add(Sum& sum, Levels levels, const Operand& operand) {
+    for (uint32_t i = 0; i < kParts; ++i) {
+      sum.part[i] = kSide == Side::kKey ? _mm512_dpbusd_epi32(sum.part[i], levels, operand.part[i])
+                                        : _mm512_dpbusd_epi32(sum.part[i], operand.part[i], levels);
+    }
+  }
+  HWY_INLINE static Ints total(const Sum& sum) {
+    if constexpr (kParts == 1)
+      return Ints{{hn::Vec<IntTag>{sum.part[0]}}};
+    else
+      return Ints{{hn::Vec<IntTag>{_mm512_add_epi32(_mm512_slli_epi32(sum.part[0], 8), sum.part[1])}}};
+  }
+};
+
+HWY_INLINE void store_low_bytes(__m512i lanes, uint8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(lanes));
+}
+
+// Sixteen elements from `first` on of a query (|q| <= kQueryTop) or of weights (0..kWeightTop) as operands.
+HWY_INLINE void store_query(Ints q, int32_t* operands, uint32_t first, uint32_t quads) {
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;
+  const __m512i rounded = _mm512_add_epi32(q.part[0].raw, _mm512_set1_epi32(128));
+  store_low_bytes(_mm512_srai_epi32(rounded, 8), bytes);
+  store_low_bytes(q.part[0].raw, bytes + size_t{4} * quads);
+}
+template <bool kPrecise>
+HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, uint32_t quads) {
+  uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;
+  if constexpr (kPrecise) {
+    store_low_bytes(_mm512_srli_epi32(weights.part[0].raw, 8), bytes);
+    bytes += size_t{4} * quads;
+  }
+  store_low_bytes(weights.part[0].raw, bytes);
+}
+
+// sum of q * (mean code + 128) over a row's channels, left in eight partial sums.
+HWY_INLINE __m256i query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
+  __m256i high = _mm256_setzero_si256();
+  __m256i low = _mm256_setzero_si256();
+  for (uint32_t quad = 0; quad < quads; quad += 8) {
+    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mean_codes + size_t{4} * quad));
+    const __m256i means = _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
+    const int32_t* at = operands + quad;
+    high = _mm256_dpbusd_epi32(high, means, _mm256_load_si256(reinterpret_cast<const __m256i*>(at)));
+    low = _mm256_dpbusd_epi32(low, means, _mm256_load_si256(reinterpret_cast<const __m256i*>(at + quads)));
+  }
+  return _mm256_add_epi32(_mm256_slli_epi32(high, 8), low);
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,140 @@
+// One section made ready for a call: where its arrays lie, and its scales and means as f32.
+//
+// Both families of integer codecs are brought to one form, so that the kernels know levels and not codecs:
+//   key[t][c]   = key_factor * (channel_scale[c] * token_scale[t] * level + ..)    levels are signed bytes
+//   value[t][c] = value_factor * token_scale[t] * level + (value_mid[t] or value_offset[c])
+// Uniform keys have channel scales and midpoints, which are folded into the query; rotated keys have token
+// scales and a mean. Uniform values have token scales and midpoints, rotated values token scales and a mean.
+// Thread safety: pure functions on the caller's memory.
+#pragma once
+
+#include "quant/bytes.h"
+#include "quant/cpu/lanes-inl.h"
+#include "quant/cpu/quad_dot-inl.h"
+#include "quant/dot_quad.h"
+#include "quant/kernels.h"
+#include "quant/levels.h"
+#include "quant/steps.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+struct Section {
+  QuadSource key;
+  QuadSource value;
+  const uint8_t* key_means;  // rotated: codes of the mean
+  float key_factor;
+  float key_mean_step;
+  float key_centre;  // uniform: what is to be added to every level
+  float value_factor;
+  float* key_token_scale;    // [tokens]
+  float* key_channel_scale;  // [dim], uniform
+  float* key_channel_mid;    // [dim], uniform
+  float* value_token_scale;  // [tokens]
+  float* value_mid;          // [tokens], uniform
+  float* value_offset;       // [dim]: the mean, or 1 where midpoints are folded into offset_weight
+};
+
+// Uniform keys have half-integer centres. Up to 4 bits their levels are 2 code - N and their scales halved;
+// at 8 bits that would not fit a byte, and levels are code - 128, half a level below the centre.
+inline void fill_level_bytes(const CodecInfo& codec, Side side, LevelBytes* table) {
+  if (codec.bits > 4) return;
+  const uint32_t count = 1U << codec.bits;
+  for (uint32_t i = 0; i < sizeof(table->bytes); ++i) {
+    const int32_t code = static_cast<int32_t>(i % count);
+    int32_t level = 0;
+    if (codec.family == CodecFamily::kRotated) {
+      level = level_table(codec.bits).levels[static_cast<uint32_t>(code)];
+    } else if (side == Side::kKey) {
+      level = 2 * code - static_cast<int32_t>(count - 1);
+    } else {
+      level = code - static_cast<int32_t>(count / 2);
+    }
+    table->bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + 128 : level);
+  }
+}
+
+// Scales of tokens relative to the section's largest: step(code - 255), 0 for code 0.
+HWY_INLINE void load_relative_scales(const uint8_t* codes, uint32_t tokens, float* scales) {
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Ints code = load_u8(codes + t);
+    const Ints n = code + splat(1);  // code - 255 = n - 256, sixteen octaves lower
+    const Floats mantissa = lookup(kStepMantissa.data(), n & splat(kStepsPerOctave - 1));
+    const Ints exponent = shift_left(shift_right(n, 4) - splat(16), 23);
+    const Floats scale = floats_from_bits(bits_of(mantissa) + exponent);
+    store(select(code == splat(0), splat(0.0F), scale), scales + t);
+  }
+}
+
+HWY_INLINE void load_halves(const uint8_t* halves, uint32_t count, float factor, float* out) {
+  const uint16_t* from = reinterpret_cast<const uint16_t*>(halves);
+  for (uint32_t i = 0; i < count; i += kLanes) store(load_f16(from + i) * splat(factor), out + i);
+}
+
+HWY_INLINE void fill(float value, uint32_t count, float* out) {
+  for (uint32_t i = 0; i < count; i += kLanes) store(splat(value), out + i);
+}
+
+// The two logarithmic steps in a rotated param: of the largest token scale and of the mean.
+HWY_INLINE float scale_step(uint32_t param) { return step_value(static_cast<int16_t>(param & 0xFFFFU)); }
+HWY_INLINE float mean_step(uint32_t param) { return step_value(static_cast<int16_t>(param >> 16)); }
+
+inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
+                           Section* section) {
+  if (codec.family == CodecFamily::kRotated) {
+    load_relative_scales(meta, shape.tokens, section->key_token_scale);
+    section->key_means = meta + shape.tokens;
+    section->key_factor = scale_step(param);
+    section->key_mean_step = mean_step(param);
+  } else if (codec.family == CodecFamily::kUniform) {
+    load_halves(meta, shape.dim, codec.bits == 8 ? 1.0F : 0.5F, section->key_channel_scale);
+    load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
+    section->key_centre = codec.bits == 8 ? 0.5F : 0.0F;
+    section->key_factor = power_of_two(static_cast<int32_t>(param));
+  }
+}
+
+inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
+                             Section* section) {
+  if (codec.family == CodecFamily::kRotated) {
+    load_relative_scales(meta, shape.tokens, section->value_token_scale);
+    section->value_factor = scale_step(param);
+    const Floats step = splat(mean_step(param));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      store(to_floats(load_s8(meta + shape.tokens + c)) * step, section->value_offset + c);
+    }
+  } else if (codec.family == CodecFamily::kUniform) {
+    section->value_factor = power_of_two(static_cast<int32_t>(param));
+    load_halves(meta, shape.tokens, 1.0F, section->value_token_scale);
+    load_halves(meta + size_t{2} * shape.tokens, shape.tokens, section->value_factor, section->value_mid);
+  }
+}
+
+// What is the same for all sections of a call.
+inline void set_constant_terms(const CodecInfo& key, const CodecInfo& value, SectionShape shape,
+                               Section* section) {
+  fill_level_bytes(key, Side::kKey, section->key.table);
+  fill_level_bytes(value, Side::kValue, section->value.table);
+  section->key.high_plane = high_plane_offset(shape);
+  section->value.high_plane = high_plane_offset(shape);
+  if (key.family != CodecFamily::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);
+  if (value.family != CodecFamily::kRotated) fill(1.0F, shape.dim, section->value_offset);
+}
+
+// Points at the arrays of `section` and prefetches the meta of the section at `ahead`.
+inline void load_section(const FoldedPages& pages, const CodecInfo& key, const CodecInfo& value,
+                         const SectionRef& ref, const uint8_t* ahead, Section* section) {
+  const SectionLayout& layout = pages.layout;
+  section->key.codes = ref.section + layout.key_codes;
+  section->key.ahead = ahead + layout.key_codes;
+  section->value.codes = ref.section + layout.value_codes;
+  section->value.ahead = ahead + layout.value_codes;
+  for (uint32_t at = layout.key_meta; at < layout.sink_keys; at += kPageAlign) {
+    _mm_prefetch(ahead + at, _MM_HINT_T1);
+  }
+  load_key_terms(key, pages.shape, ref.section + layout.key_meta, ref.key_param, section);
+  load_value_terms(value, pages.shape, ref.section + layout.value_meta, ref.value_param, section);
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,147 @@
+// The steps that a block of rows takes through a section, chosen by codecs, shape and number of rows.
+//
+// A step is one call through a pointer per block and section, about a nanosecond; in exchange a kernel knows
+// its bits, rows and (in the common case) shape as constants. Thread safety: pure functions.
+#pragma once
+
+#include "quant/cpu/accumulate-inl.h"
+#include "quant/cpu/float_dot-inl.h"
+#include "quant/cpu/query-inl.h"
+#include "quant/cpu/softmax-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+template <bool kBf16, int kRows>
+void score_floats(Tile& tile, RowBlock& block) {
+  const SectionShape shape = tile.shape;
+  float_dot<kBf16, kRows>(
+      tile.section.key.codes, tile.section.key.ahead, shape.dim, shape.tokens,
+      tile.q + size_t{block.first} * shape.dim,
+      shape.dim, [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
+        store(sum, tile.scores + static_cast<uint32_t>(r) * shape.tokens + token);
+      });
+}
+
+// Keys that were decoded to tile.keys.
+template <int kRows>
+void score_decoded_keys(Tile& tile, RowBlock& block) {
+  const SectionShape shape = tile.shape;
+  for (uint32_t r = 0; r < kRows; ++r) {
+    score_row_major(tile.keys, shape.tokens, shape.dim, tile.q + (size_t{block.first} + r) * shape.dim,
+                    tile.scores + r * shape.tokens);
+  }
+}
+
+template <uint32_t kBits, int kRows, class Shape, bool kMids, bool kMasked>
+void weigh_quads(Tile& tile, RowBlock& block) {
+  alignas(64) PerRow largest;
+  const Shape shape(tile.shape);
+  softmax<kRows, kMids, kMasked>(tile, block, shape.tokens(), tile.section.value_token_scale, largest);
+  accumulate<kBits, kRows, Shape>(tile, block, largest);
+}
+
+template <bool kBf16, int kRows, bool kMasked>
+void weigh_floats(Tile& tile, RowBlock& block) {
+  alignas(64) PerRow largest;
+  const SectionShape shape = tile.shape;
+  softmax<kRows, false, kMasked>(tile, block, shape.tokens, tile.ones, largest);
+  float_dot<kBf16, kRows>(
+      tile.section.value.codes, tile.section.value.ahead, shape.tokens, shape.dim, tile.scores,
+      shape.tokens, [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
+        add_to_output(tile, block, r, channel, sum);
+      });
+}
+
+// Calls f(integral_constant) for the width of a codec.
+template <class F>
+void with_bits(uint32_t bits, F f) {
+  switch (bits) {
+    case 2:
+      return f(std::integral_constant<uint32_t, 2>{});
+    case 3:
+      return f(std::integral_constant<uint32_t, 3>{});
+    case 4:
+      return f(std::integral_constant<uint32_t, 4>{});
+    case 8:
+      return f(std::integral_constant<uint32_t, 8>{});
+    case 16:
+      return f(std::integral_constant<uint32_t, 16>{});
+    default:
+      return f(std::integral_constant<uint32_t, 32>{});
+  }
+}
+
+// The steps of one block size, chosen once per call.
+using BlockStep = void (*)(Tile&, RowBlock&);
+struct BlockSteps {
+  BlockStep query;  // once per call, or null
+  BlockStep fold;   // once per section
+  BlockStep score;
+  BlockStep weigh;
+  BlockStep weigh_masked;
+};
+
+template <int kRows, class Shape>
+void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
+  const bool rotated = codec.family == CodecFamily::kRotated;
+  steps->query = rotated ? &quantise_queries<kRows, Shape> : nullptr;
+  steps->fold = rotated                                 ? &dot_means<kRows, Shape>
+                : codec.family == CodecFamily::kUniform ? &fold_queries<kRows, Shape>
+                                                        : &plain_query;
+  with_bits(codec.bits, [steps](auto bits) {
+    if constexpr (bits() >= 16) {
+      steps->score = &score_floats<bits() == 16, kRows>;
+    } else {
+      steps->score = &score_quads<bits(), kRows, Shape>;
+    }
+  });
+}
+
+template <int kRows, class Shape>
+void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
+  with_bits(codec.bits, [steps, &codec](auto bits) {
+    if constexpr (bits() >= 16) {
+      steps->weigh = &weigh_floats<bits() == 16, kRows, false>;
+      steps->weigh_masked = &weigh_floats<bits() == 16, kRows, true>;
+    } else if (codec.family == CodecFamily::kRotated) {
+      steps->weigh = &weigh_quads<bits(), kRows, Shape, false, false>;
+      steps->weigh_masked = &weigh_quads<bits(), kRows, AnyShape, false, true>;
+    } else {
+      steps->weigh = &weigh_quads<bits(), kRows, Shape, true, false>;
+      steps->weigh_masked = &weigh_quads<bits(), kRows, AnyShape, true, true>;
+    }
+  });
+}
+
+template <int kRows, class Shape>
+BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, bool keys_decoded) {
+  BlockSteps steps{};
+  if (keys_decoded) {
+    steps.fold = &plain_query;
+    steps.score = &score_decoded_keys<kRows>;
+  } else {
+    choose_key_steps<kRows, Shape>(key, &steps);
+  }
+  choose_value_steps<kRows, Shape>(value, &steps);
+  return steps;
+}
+
+// By log2 of a block's rows.
+struct StepTable {
+  BlockSteps by_rows[4];
+  const BlockSteps& of(const RowBlock& block) const { return by_rows[std::countr_zero(block.rows)]; }
+};
+
+template <class Shape>
+StepTable choose_table(const CodecInfo& key, const CodecInfo& value, bool keys_decoded) {
+  StepTable table{};
+  table.by_rows[0] = choose_steps<1, Shape>(key, value, keys_decoded);
+  table.by_rows[1] = choose_steps<2, Shape>(key, value, keys_decoded);
+  table.by_rows[2] = choose_steps<4, Shape>(key, value, keys_decoded);
+  if constexpr (kMaxBlockRows == 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, keys_decoded);
+  return table;
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,37 @@
+// Chooses the instruction set of a translation unit. Included by every *-inl.h of this folder.
+//
+// A translation unit defines QUIRE_SIMD_AVX512 or QUIRE_SIMD_AVX2 and is compiled WITHOUT -mavx* flags:
+// the code between HWY_BEFORE_NAMESPACE and HWY_AFTER_NAMESPACE carries target attributes of its own. An
+// inline function of the standard library or of a shared header that the compiler emits out of line is thus
+// always baseline code, and the linker may keep any copy of it. With flags per file it could keep one that
+// faults on older machines. All own code lies in quire::HWY_NAMESPACE, which differs between instruction
+// sets.
+//
+// Highway's dispatch is not used: its AVX3 lacks VNNI and VBMI, and its AVX3_DL (release 1.0.3) demands
+// AVX-VNNI, which the Zen 4 does not have. So this header takes AVX3 and adds the two extensions.
+#pragma once
+
+#include <hwy/detect_targets.h>
+#include <immintrin.h>
+
+#include <bit>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <utility>
+#undef HWY_TARGET
+#if defined(QUIRE_SIMD_AVX512)
+#define HWY_TARGET HWY_AVX3
+#elif defined(QUIRE_SIMD_AVX2)
+#define HWY_TARGET HWY_AVX2
+#else
+#error "define QUIRE_SIMD_AVX512 or QUIRE_SIMD_AVX2 before the first include"
+#endif
+#include <hwy/highway.h>
+
+#if defined(QUIRE_SIMD_AVX512)
+#undef HWY_TARGET_STR
+#define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512vbmi,avx512vnni"
+#endif

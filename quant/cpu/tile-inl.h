@@ -1,0 +1,152 @@
+// The working memory of one attend call, carved from the caller's scratch, and the shapes kernels know.
+// Thread safety: pure functions on the caller's memory.
+#pragma once
+
+#include "quant/cpu/pack-inl.h"
+#include "quant/cpu/rows-inl.h"
+#include "quant/cpu/section-inl.h"
+#include "quant/kernels.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+// The shape of most models as constants, and every other shape. kTokenStep and kDimStep divide the sizes:
+// they bound how many columns of lanes a kernel takes at once.
+struct CommonShape {
+  static constexpr uint32_t kTokenStep = 64;
+  static constexpr uint32_t kDimStep = 128;
+  explicit CommonShape(SectionShape) {}
+  static constexpr uint32_t tokens() { return kTokenStep; }
+  static constexpr uint32_t dim() { return kDimStep; }
+  static constexpr bool is(SectionShape shape) { return shape.tokens == kTokenStep && shape.dim == kDimStep; }
+};
+struct AnyShape {
+  static constexpr uint32_t kTokenStep = 32;
+  static constexpr uint32_t kDimStep = 32;
+  explicit AnyShape(SectionShape shape) : shape_(shape) {}
+  uint32_t tokens() const { return shape_.tokens; }
+  uint32_t dim() const { return shape_.dim; }
+
+ private:
+  SectionShape shape_;
+};
+
+// What the kernels of one call work on. Rows of a block use the first `rows` rows of the row arrays.
+struct Tile {
+  SectionShape shape;
+  const float* q;  // [rows][dim]
+  float* o;        // [rows][dim]
+  RowBlock* blocks;
+  uint32_t block_count;
+  Section section;
+  float* ones;               // [kMaxTokens]: token scales of unfolded rows
+  float* scores;             // [kMaxBlockRows][tokens]: scores, then weights
+  float* folded_query;       // [kMaxBlockRows][dim]
+  int32_t* weight_operands;  // [kMaxBlockRows][2][tokens / 4]
+  float* keys;               // [tokens][dim]: keys that are decoded and rotated while they are read
+  float* sink_keys;          // [kMaxSinkTokens][dim]
+  float* sink_values;
+
+  std::span<RowBlock> row_blocks() const { return {blocks, block_count}; }
+};
+
+// Hands out 64-byte aligned arrays from one piece of memory; with a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(uint8_t* base) : base_(base) {}
+  template <class T>
+  T* take(size_t count) {
+    uint8_t* at = base_ == nullptr ? nullptr : base_ + used_;
+    used_ += (count * sizeof(T) + 63) / 64 * 64;
+    return reinterpret_cast<T*>(at);
+  }
+  size_t used() const { return used_; }
+
+ private:
+  uint8_t* base_;
+  size_t used_ = 0;
+};
+
+// Rows are taken in blocks of kMaxBlockRows, the rest in blocks of smaller powers of two.
+inline uint32_t next_block_rows(uint32_t rows_left) {
+  uint32_t rows = kMaxBlockRows;
+  while (rows > rows_left) rows /= 2;
+  return rows;
+}
+inline uint32_t most_blocks(uint32_t rows) { return rows / kMaxBlockRows + 3; }
+
+inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* tile) {
+  constexpr size_t tokens = kMaxTokens;  // unfolded rows may be more than a page's
+  const size_t dim = shape.dim;
+  Section& section = tile->section;
+  tile->shape = shape;
+  section.key.table = carver.take<LevelBytes>(1);
+  section.value.table = carver.take<LevelBytes>(1);
+  section.key_token_scale = carver.take<float>(tokens);
+  section.key_channel_scale = carver.take<float>(dim);
+  section.key_channel_mid = carver.take<float>(dim);
+  section.value_token_scale = carver.take<float>(tokens);
+  section.value_mid = carver.take<float>(tokens);
+  section.value_offset = carver.take<float>(dim);
+  tile->ones = carver.take<float>(tokens);
+  tile->scores = carver.take<float>(kMaxBlockRows * tokens);
+  tile->folded_query = carver.take<float>(kMaxBlockRows * dim);
+  tile->weight_operands = carver.take<int32_t>(kMaxBlockRows * tokens / 2);
+  tile->blocks = carver.take<RowBlock>(most_blocks(rows));
+  int32_t* queries = carver.take<int32_t>(rows * dim / 2);
+  tile->sink_keys = carver.take<float>(kMaxSinkTokens * dim);
+  tile->sink_values = carver.take<float>(kMaxSinkTokens * dim);
+  tile->keys = carver.take<float>(shape.tokens * dim);
+  tile->block_count = 0;
+  if (queries == nullptr) return;
+  for (uint32_t row = 0; row < rows;) {
+    RowBlock& block = tile->blocks[tile->block_count++];
+    block.first = row;
+    block.rows = next_block_rows(rows - row);
+    block.query = queries + row * dim / 2;
+    row += block.rows;
+  }
+}
+
+inline size_t tile_bytes(uint32_t rows, SectionShape shape) {
+  Carver carver(nullptr);
+  Tile tile;
+  carve_tile(carver, shape, rows, &tile);
+  return carver.used();
+}
+
+inline Tile make_tile(const QueryTile& query, SectionShape shape, const AttendState& state,
+                      uint8_t* scratch) {
+  Carver carver(scratch);
+  Tile tile;
+  carve_tile(carver, shape, query.rows, &tile);
+  fill(1.0F, kMaxTokens, tile.ones);
+  tile.q = query.q;
+  tile.o = state.o;
+  for (RowBlock& block : tile.row_blocks()) {
+    for (uint32_t r = 0; r < kLanes; ++r) {
+      const bool real = r < block.rows;
+      block.m[r] = real ? state.m[block.first + r] : 0.0F;
+      block.l[r] = real ? state.l[block.first + r] : 0.0F;
+    }
+  }
+  return tile;
+}
+
+// o of a row += sum, sixteen channels at a time.
+HWY_INLINE void add_to_output(Tile& tile, const RowBlock& block, int r, uint32_t channel, Floats sum) {
+  float* at = tile.o + (size_t{block.first} + static_cast<uint32_t>(r)) * tile.shape.dim + channel;
+  store(load(at) + sum, at);
+}
+
+inline void store_state(const Tile& tile, const AttendState& state) {
+  for (const RowBlock& block : tile.row_blocks()) {
+    for (uint32_t r = 0; r < block.rows; ++r) {
+      state.m[block.first + r] = block.m[r];
+      state.l[block.first + r] = block.l[r];
+    }
+  }
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -1,0 +1,43 @@
+#include "quant/reference/key_rotation.h"
+
+#include <algorithm>
+
+#include "quant/reference/rotate.h"
+
+namespace quire::reference {
+namespace {
+
+// Turns the pairs (i, i + half) of one row by the angles given as cosines and sines.
+void turn(float* row, uint32_t half, const float* cosines, const float* sines, float direction) {
+  for (uint32_t i = 0; i < half; ++i) {
+    const float a = row[i];
+    const float b = row[i + half];
+    const float sine = direction * sines[i];
+    row[i] = a * cosines[i] - b * sine;
+    row[i + half] = b * cosines[i] + a * sine;
+  }
+}
+
+void leave_rotated_space(const float* balance, SectionShape shape, float* keys) {
+  rotate(keys, shape.tokens, shape.dim, nullptr);
+  for (size_t i = 0; i < size_t{shape.tokens} * shape.dim; ++i) keys[i] /= balance[i % shape.dim];
+}
+
+}  // namespace
+
+void rotate_keys(const KeyRotation& rotation, SectionShape shape, float* keys) {
+  if (rotation.key_balance != nullptr) leave_rotated_space(rotation.key_balance, shape, keys);
+  const uint32_t half = rotation.rotary_dim / 2;
+  for (uint32_t token = 0; token < shape.tokens; ++token) {
+    const size_t at = size_t{token} * half;
+    turn(keys + size_t{token} * shape.dim, half, rotation.token_cos + at, rotation.token_sin + at, 1.0F);
+  }
+}
+
+void unrotate_query(const KeyRotation& rotation, size_t section, uint32_t dim, const float* q, float* out) {
+  const uint32_t half = rotation.rotary_dim / 2;
+  std::copy_n(q, dim, out);
+  turn(out, half, rotation.base_cos + section * half, rotation.base_sin + section * half, -1.0F);
+}
+
+}  // namespace quire::reference

@@ -1,0 +1,173 @@
+// rot4, rot3, rot2: the page's mean per channel, one logarithmic scale per token, Gaussian levels.
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "quant/bytes.h"
+#include "quant/dot_quad.h"
+#include "quant/levels.h"
+#include "quant/reference/codecs.h"
+#include "quant/section_exponent.h"
+#include "quant/steps.h"
+
+namespace quire::reference {
+namespace {
+
+constexpr uint32_t kMaxDim = 256;
+constexpr uint32_t kMaxTokens = 128;
+constexpr int kLastMeanCode = 127;
+constexpr int kLastScaleCode = 255;
+// Means and scales below this, beside values near 1, are taken as zero; nothing on the way to a code can
+// then underflow.
+constexpr float kNegligible = 0x1p-60F;
+
+using Row = std::array<float, kMaxDim>;
+
+// Sixteen partial sums, then a tree: the order that 16 lanes add in, written down for every machine.
+float sum16(const Row& row, uint32_t dim) {
+  std::array<float, 16> partial{};
+  std::copy_n(row.begin(), 16, partial.begin());
+  for (uint32_t i = 16; i < dim; ++i) partial[i % 16] += row[i];
+  for (uint32_t half = 8; half >= 1; half /= 2) {
+    for (uint32_t i = 0; i < half; ++i) partial[i] += partial[i + half];
+  }
+  return partial[0];
+}
+
+uint32_t quantise(const LevelTable& table, float residual, float inverse) {
+  const float y = residual * inverse;
+  uint32_t code = 0;
+  for (const float threshold : table.thresholds) code += threshold < y ? 1U : 0U;
+  return code;
+}
+
+// The mean of the section per channel as it will be decoded, and its codes.
+struct SectionMean {
+  int step = 0;
+  std::array<int8_t, kMaxDim> codes{};
+  Row values{};
+};
+
+SectionMean quantise_mean(const Row& mean, uint32_t dim) {
+  SectionMean result;
+  float largest = 0.0F;
+  for (uint32_t channel = 0; channel < dim; ++channel) largest = std::max(largest, std::fabs(mean[channel]));
+  if (largest < kNegligible) return result;
+  result.step = ceil_step(largest / static_cast<float>(kLastMeanCode));
+  const float step = step_value(result.step);
+  for (uint32_t channel = 0; channel < dim; ++channel) {
+    const auto code = static_cast<int>(std::nearbyint(mean[channel] / step));
+    result.codes[channel] = static_cast<int8_t>(std::clamp(code, -kLastMeanCode, kLastMeanCode));
+    result.values[channel] = static_cast<float>(result.codes[channel]) * step;
+  }
+  return result;
+}
+
+SectionMean section_mean(SectionShape shape, const float* x, uint32_t first, float down) {
+  Row mean{};
+  if (first == shape.tokens) return {};
+  const float per_token = 1.0F / static_cast<float>(shape.tokens - first);
+  for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+    float sum = x[size_t{first} * shape.dim + channel] * down;
+    for (uint32_t token = first + 1; token < shape.tokens; ++token) {
+      sum += x[size_t{token} * shape.dim + channel] * down;
+    }
+    mean[channel] = sum * per_token;
+  }
+  return quantise_mean(mean, shape.dim);
+}
+
+Row residual_of(const float* row, uint32_t dim, float down, const SectionMean& mean) {
+  Row residual{};
+  for (uint32_t channel = 0; channel < dim; ++channel) {
+    residual[channel] = row[channel] * down - mean.values[channel];
+  }
+  return residual;
+}
+
+struct TokenStep {
+  bool negligible;
+  int step;
+};
+
+// The least-squares scale against the codes that a Gaussian of the row's rms would get.
+TokenStep token_step(const LevelTable& table, const Row& residual, uint32_t dim) {
+  Row terms{};
+  for (uint32_t channel = 0; channel < dim; ++channel) terms[channel] = residual[channel] * residual[channel];
+  const float rms = std::sqrt(sum16(terms, dim) * (1.0F / static_cast<float>(dim)));
+  const float scale = rms / table.unit;
+  if (scale < kNegligible) return {true, 0};
+
+  const float inverse = 1.0F / scale;
+  int32_t squares = 0;
+  for (uint32_t channel = 0; channel < dim; ++channel) {
+    const int level{table.levels[quantise(table, residual[channel], inverse)]};
+    terms[channel] = residual[channel] * static_cast<float>(level);
+    squares += level * level;
+  }
+  return {false, round_step(sum16(terms, dim) / static_cast<float>(squares))};
+}
+
+uint32_t pack_param(int scale_step, int mean_step, int exponent) {
+  const auto scale_half = static_cast<uint16_t>(scale_step + kStepsPerOctave * exponent);
+  const auto mean_half = static_cast<uint16_t>(mean_step + kStepsPerOctave * exponent);
+  return scale_half | uint32_t{mean_half} << 16;
+}
+
+}  // namespace
+
+uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const float* x, uint32_t first,
+                        uint8_t* codes, uint8_t* meta) {
+  const LevelTable table = level_table(codec.bits);
+  const int exponent = section_exponent_of(shape, x, first);
+  const float down = power_of_two(-exponent);
+  const SectionMean mean = section_mean(shape, x, first, down);
+
+  std::array<TokenStep, kMaxTokens> steps{};
+  int largest_step = 0;
+  bool any = false;
+  for (uint32_t token = first; token < shape.tokens; ++token) {
+    steps[token] =
+        token_step(table, residual_of(x + size_t{token} * shape.dim, shape.dim, down, mean), shape.dim);
+    if (steps[token].negligible) continue;
+    largest_step = any ? std::max(largest_step, steps[token].step) : steps[token].step;
+    any = true;
+  }
+
+  uint8_t* scale_codes = meta;
+  uint8_t* mean_codes = meta + shape.tokens;
+  for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+    mean_codes[channel] = static_cast<uint8_t>(mean.codes[channel]);
+  }
+  for (uint32_t token = first; token < shape.tokens; ++token) {
+    const int scale_code = steps[token].step - largest_step + kLastScaleCode;
+    if (steps[token].negligible || scale_code < 1) continue;
+    scale_codes[token] = static_cast<uint8_t>(scale_code);
+    const float inverse = 1.0F / step_value(steps[token].step);
+    const Row residual = residual_of(x + size_t{token} * shape.dim, shape.dim, down, mean);
+    for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+      put_code(codes, side, shape, codec.bits, token, channel, quantise(table, residual[channel], inverse));
+    }
+  }
+  return pack_param(largest_step, mean.step, exponent);
+}
+
+void decode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out) {
+  const LevelTable table = level_table(codec.bits);
+  const auto largest_step = static_cast<int16_t>(view.param & 0xFFFFU);
+  const float mean_step = step_value(static_cast<int16_t>(view.param >> 16));
+  const uint8_t* scale_codes = view.meta;
+  const uint8_t* mean_codes = view.meta + shape.tokens;
+  for (uint32_t token = 0; token < shape.tokens; ++token) {
+    const int scale_code = scale_codes[token];
+    const float scale = scale_code == 0 ? 0.0F : step_value(largest_step + scale_code - kLastScaleCode);
+    for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+      const auto level =
+          static_cast<float>(table.levels[get_code(view.codes, side, shape, codec.bits, token, channel)]);
+      const auto mean_code = static_cast<float>(static_cast<int8_t>(mean_codes[channel]));
+      out[size_t{token} * shape.dim + channel] = level * scale + mean_code * mean_step;
+    }
+  }
+}
+
+}  // namespace quire::reference

@@ -1,0 +1,39 @@
+// Which kernel tables this build and this machine have.
+#include "quant/cpu/tables.h"
+#include "quant/kernels.h"
+#include "quant/reference/kernels.h"
+
+namespace quire {
+
+const Kernels* find_kernels(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return &kScalarKernels;
+    case Isa::kAvx2:
+      return find_avx2_kernels();
+    case Isa::kAvx512:
+      return find_avx512_kernels();
+  }
+  return nullptr;
+}
+
+const Kernels& best_kernels() {
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
+    if (const Kernels* kernels = find_kernels(isa)) return *kernels;
+  }
+  return kScalarKernels;
+}
+
+const char* isa_name(Isa isa) {
+  switch (isa) {
+    case Isa::kScalar:
+      return "scalar";
+    case Isa::kAvx2:
+      return "avx2";
+    case Isa::kAvx512:
+      return "avx512";
+  }
+  return "unknown";
+}
+
+}  // namespace quire

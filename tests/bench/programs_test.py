@@ -1,0 +1,165 @@
+#!/usr/bin/env python3
+"""The programs as a user runs them: results, exit codes, one sentence per fault, nothing left behind.
+
+usage: programs_test.py FOLDER_OF_PROGRAMS FOLDER_OF_MODELS
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+from pathlib import Path
+
+MODELS = Path(sys.argv.pop())
+PROGRAMS = Path(sys.argv.pop())
+TINY = MODELS / "qwen3-tiny"
+TEXT = TINY / "text_end.txt"
+
+KEYS = """model context k_codec v_codec prefill_tok_s decode_tok_s effective_bits page_bits kv_bytes_device
+kv_bytes_host kv_bytes_nvme peak_rss io_read_bytes io_write_bytes seconds_encode seconds_attend seconds_io p50_ms
+p99_ms ttft_s seed isa threads version ppl ppl_ref kld_mean kld_p999 same_top1 needles needles_found
+synthetic""".split()
+
+
+class Programs(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory()
+        self.addCleanup(folder.cleanup)
+        self.folder = Path(folder.name)
+        self.spill = self.folder / "spill"
+        self.spill.mkdir()
+
+    def run_program(self, program, *options, text="", code=0):
+        """Standard output, or with a code the one sentence on standard error."""
+        command = [PROGRAMS / f"quire-{program}", *map(str, options)]
+        done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120,
+                              env=dict(os.environ, TMPDIR=str(self.spill)), check=False)
+        self.assertEqual(done.returncode, code, done.stderr)
+        self.assertEqual(list(self.spill.iterdir()), [], "files are left behind")
+        return done.stderr if code else done.stdout
+
+    def rows(self, program, *options):
+        path = self.folder / "rows.json"
+        self.run_program(program, *options, "--json", path)
+        return json.loads(path.read_text())["rows"]
+
+    def test_scale_reads_spills_and_finds(self):
+        rows = self.rows("scale", "--text", TEXT, "--contexts", "1600", "--codecs", "bf16,rot4/rot4", "--needles",
+                         2, "--decode", 3, "--host-budget", "8M", "--chunk", 256)
+        self.assertEqual([row["k_codec"] for row in rows], ["bf16", "rot4"])
+        for row in rows:
+            self.assertEqual(set(KEYS) - set(row), set())
+            self.assertEqual((row["context"], row["needles"], row["needles_found"]), (1600, 2, 2))
+            self.assertGreater(row["decode_tok_s"], 0)
+            self.assertLess(abs(row["ppl"] / row["ppl_ref"] - 1), 0.02)
+        self.assertGreater(rows[0]["kv_bytes_nvme"], 0)
+        self.assertGreater(rows[0]["io_write_bytes"], 0)
+        self.assertEqual((rows[0]["kld_mean"], rows[0]["same_top1"]), (0, 1))
+        self.assertTrue(0 < rows[1]["kld_mean"] < 0.05)
+        self.assertTrue(4 < rows[1]["page_bits"] < 4.5 < rows[1]["effective_bits"])
+
+    def test_scale_measures_codecs_without_bf16_against_it(self):
+        row, = self.rows("scale", "--text", TEXT, "--contexts", "512", "--codecs", "rot2", "--needles", 0)
+        self.assertGreater(row["kld_mean"], 0)
+        self.assertNotEqual(row["ppl"], row["ppl_ref"])
+
+    def test_scale_fills_with_generated_values(self):
+        row, = self.rows("scale", "--fill", "synthetic", "--shape", "tiny", "--contexts", "1000", "--codecs", "rot4",
+                         "--decode", 2)
+        self.assertEqual((row["model"], row["synthetic"], row["ppl"], row["needles"]), ("tiny", True, None, None))
+        self.assertGreater(row["decode_tok_s"], 0)
+
+    def test_ppl_counts_windows(self):
+        rows = self.rows("ppl", "--text", TEXT, "--codecs", "int8,rot3", "--window", 512, "--stride", 256, "--skip",
+                         256, "--windows", 2)
+        self.assertEqual([row["k_codec"] for row in rows], ["int8", "rot3"])
+        self.assertLess(rows[0]["kld_mean"], rows[1]["kld_mean"])
+        self.assertGreater(rows[1]["page_bits"], 3)
+
+    def test_generate_writes_the_same_text_for_a_seed(self):
+        prompt = "And the LORD said unto Moses,"
+        greedy = self.run_program("generate", "-p", prompt, "-n", 12)
+        self.assertEqual(self.run_program("generate", "-n", 12, text=prompt), greedy)
+        self.assertGreater(len(greedy.split()), 5)
+
+        def sampled(seed):
+            return self.run_program("generate", "-p", prompt, "-n", 12, "--temperature", 1, "--top-k", 50, "--top-p",
+                                    0.95, "--seed", seed)
+
+        self.assertEqual(sampled(1), sampled(1))
+        self.assertNotEqual(sampled(1), sampled(2))
+
+    def test_help_exits_with_0(self):
+        for program in ("scale", "ppl", "generate"):
+            self.assertIn("--json", self.run_program(program, "--help"))
+
+    def fault(self, expected, program, *options, text=""):
+        message = self.run_program(program, *options, text=text, code=2)
+        self.assertIn(expected, message)
+        self.assertTrue(message.startswith(f"quire-{program}: "), message)
+        self.assertEqual(message.count("\n"), 1, message)
+
+    def damaged(self, name, change):
+        """A copy of the model with one file changed (or removed, when change gives None)."""
+        copy = self.folder / name.replace(".", "-")
+        shutil.copytree(TINY, copy, ignore=shutil.ignore_patterns("reference*", "text*"))
+        content = change((copy / name).read_bytes())
+        (copy / name).unlink()
+        if content is not None:
+            (copy / name).write_bytes(content)
+        return copy
+
+    def test_bad_models_are_named(self):
+        def config(**changes):
+            return lambda content: json.dumps(json.loads(content) | changes).encode()
+
+        def without_head_dim(content):
+            return json.dumps({k: v for k, v in json.loads(content).items() if k != "head_dim"}).encode()
+
+        self.fault("/none is no model folder", "generate", "--model", "/none", "-p", "a")
+        for name, change, expected in [
+            ("model.safetensors", lambda _: None, "model.safetensors: No such file"),
+            ("model.safetensors", lambda content: content[:-1000], "truncated"),
+            ("model.safetensors", lambda content: content.replace(b'"BF16"', b'"BF19"', 1), "dtype BF19"),
+            ("config.json", lambda _: None, "config.json: No such file"),
+            ("config.json", without_head_dim, 'lacks the key "head_dim"'),
+            ("config.json", config(hidden_size=128), "config.json asks for"),
+            ("config.json", config(vocab_size=4094), "tokenizer.json has ids up to 4095"),
+            ("tokenizer.json", lambda content: content[:5000], "not valid JSON"),
+        ]:
+            with self.subTest(expected):
+                copy = self.damaged(name, change)
+                self.fault(expected, "generate", "--model", copy, "-p", "a")
+                shutil.rmtree(copy)
+
+    def test_bad_options_are_named(self):
+        for expected, program, *options in [
+            ("no codec \"rot5\"", "scale", "--text", TEXT, "--codecs", "rot5"),
+            ("does not fit", "scale", "--text", TEXT, "--contexts", 100000),
+            ("cannot read /none", "scale", "--text", "/none"),
+            ("cannot write /none/x.json", "scale", "--json", "/none/x.json"),
+            ("host_budget", "scale", "--text", TEXT, "--contexts", 512, "--host-budget", 4096),
+            ("/none", "scale", "--text", TEXT, "--contexts", 512, "--nvme-path", "/none"),
+            ("no shape \"x\"", "scale", "--fill", "synthetic", "--shape", "x"),
+            ("lower --window", "ppl", "--text", TEXT, "--window", 100000),
+            ("--skip 9", "ppl", "--text", TEXT, "--window", 8, "--skip", 9),
+            ("the prompt is empty", "generate", "-p", ""),
+            ("1048576 positions", "generate", "-p", "a", "-n", 2000000),
+            ("top_p", "generate", "-p", "a", "--temperature", 1, "--top-p", 2),
+            ("temperature", "generate", "-p", "a", "--temperature", -1),
+        ]:
+            with self.subTest(expected):
+                self.fault(expected, program, *options)
+        self.assertIn("--bogus", self.run_program("ppl", "--bogus", code=2))
+
+    def test_prompts_that_are_no_text_are_named(self):
+        prompt = self.folder / "prompt"
+        prompt.write_bytes(b"ab\xff")
+        self.fault("not valid UTF-8 at byte 2", "generate", "--prompt-file", prompt)
+
+
+if __name__ == "__main__":
+    unittest.main()

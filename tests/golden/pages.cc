@@ -1,0 +1,223 @@
+#include "tests/golden/pages.h"
+
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <memory>
+#include <new>
+
+#include "quant/bytes.h"
+
+namespace quire::golden {
+namespace {
+
+constexpr uint64_t kParamsHash = 0x0123456789ABCDEF;
+
+float value_of(Fill fill, uint32_t draw, uint32_t token, uint32_t channel) {
+  const int32_t integer = static_cast<int32_t>(draw >> 8) - (1 << 23);
+  switch (fill) {
+    case Fill::kFlat:
+      return std::ldexp(static_cast<float>(integer), -21);
+    case Fill::kChannels: {
+      const int32_t shifted = integer / 2 + (channel % 4 == 1 ? 1 << 22 : 0);
+      return std::ldexp(static_cast<float>(shifted), static_cast<int>(channel * 5 % 7) - 22);
+    }
+    case Fill::kTokens:
+      return std::ldexp(static_cast<float>(integer), -21 - static_cast<int>(token % 23));
+    case Fill::kWild:  // clearing the top exponent bit now and then leaves no infinity and no NaN
+      return std::bit_cast<float>((draw & 0x7F800000U) == 0x7F800000U ? draw & 0xBFFF0000U
+                                                                      : draw & 0xFFFF0000U);
+    case Fill::kSubnormal: {
+      const int32_t small = integer / 4096;
+      return std::ldexp(static_cast<float>(small), -149);
+    }
+    case Fill::kConstant:
+      return 1.5F;
+    case Fill::kZeros:
+      return (draw & 0x80000000U) == 0 ? 0.0F : -0.0F;
+  }
+  return 0.0F;
+}
+
+// The inputs of one side of one section, before any rotation.
+std::vector<float> plain_values(const PageSpec& spec, uint32_t head, Side side) {
+  const SectionShape shape = spec.header.kind.shape;
+  uint32_t state = spec.seed + 2 * head + (side == Side::kValue ? 1 : 0);
+  std::vector<float> values;
+  for (uint32_t token = 0; token < shape.tokens; ++token) {
+    for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+      state = state * 1664525U + 1013904223U;
+      values.push_back(value_of(spec.fill, state, token, channel));
+    }
+  }
+  return values;
+}
+
+std::vector<float> balance_of(uint32_t dim) {
+  std::vector<float> diag(dim);
+  for (uint32_t channel = 0; channel < dim; ++channel)
+    diag[channel] = static_cast<float>(1 + channel % 5) / 4;
+  return diag;
+}
+
+std::vector<float> codec_values(const Kernels& kernels, const PageSpec& spec, uint32_t head, Side side) {
+  const PageKind& kind = spec.header.kind;
+  std::vector<float> values = plain_values(spec, head, side);
+  const CodecId codec = side == Side::kKey ? kind.key_codec : kind.value_codec;
+  if (find_codec(codec)->space == CodecSpace::kRotated) {
+    const std::vector<float> diag = balance_of(kind.shape.dim);
+    const bool balanced = spec.balanced && side == Side::kKey;
+    kernels.rotate(values.data(), kind.shape.tokens, kind.shape.dim, balanced ? diag.data() : nullptr);
+  }
+  return values;
+}
+
+struct AlignedFree {
+  void operator()(uint8_t* bytes) const { ::operator delete (bytes, std::align_val_t{kPageAlign}); }
+};
+using AlignedBytes = std::unique_ptr<uint8_t, AlignedFree>;
+
+AlignedBytes aligned_zeros(size_t n) {
+  AlignedBytes bytes(static_cast<uint8_t*>(::operator new (n, std::align_val_t{kPageAlign})));
+  std::fill_n(bytes.get(), n, uint8_t{0});
+  return bytes;
+}
+
+void store_sinks(const Kernels& kernels, const PageKind& kind, const std::vector<float>& values,
+                 uint8_t* at) {
+  const size_t n = size_t{kind.sink_tokens} * kind.shape.dim;
+  kernels.f32_to_bf16(values.data(), n, reinterpret_cast<uint16_t*>(at));
+}
+
+// Little-endian f32 of the tokens that are not sinks.
+uint64_t decoded_sum(const PageKind& kind, const std::vector<float>& decoded) {
+  const size_t first = size_t{kind.sink_tokens} * kind.shape.dim;
+  return XXH3_64bits(decoded.data() + first, (decoded.size() - first) * sizeof(float));
+}
+
+struct Section {
+  SectionEntry entry;
+  DecodedSums decoded;
+};
+
+Section write_section(const Kernels& kernels, const PageSpec& spec, uint32_t head, uint8_t* bytes) {
+  const PageKind& kind = spec.header.kind;
+  const SectionLayout layout = page_layout(kind).section;
+  const std::vector<float> keys = codec_values(kernels, spec, head, Side::kKey);
+  const std::vector<float> values = codec_values(kernels, spec, head, Side::kValue);
+  Section section{};
+  kernels.encode_key(kind.key_codec, kind.shape, keys.data(), kind.sink_tokens, bytes + layout.key_codes,
+                     bytes + layout.key_meta, &section.entry.key_param);
+  kernels.encode_value(kind.value_codec, kind.shape, values.data(), kind.sink_tokens,
+                       bytes + layout.value_codes, bytes + layout.value_meta, &section.entry.value_param);
+  store_sinks(kernels, kind, keys, bytes + layout.sink_keys);
+  store_sinks(kernels, kind, values, bytes + layout.sink_values);
+  section.entry.checksum =
+      section_checksum({bytes, layout.bytes}, section.entry.key_param, section.entry.value_param);
+
+  std::vector<float> decoded(keys.size());
+  kernels.decode_key(kind.key_codec, kind.shape,
+                     {bytes + layout.key_codes, bytes + layout.key_meta, section.entry.key_param},
+                     decoded.data());
+  section.decoded.keys = decoded_sum(kind, decoded);
+  kernels.decode_value(kind.value_codec, kind.shape,
+                       {bytes + layout.value_codes, bytes + layout.value_meta, section.entry.value_param},
+                       decoded.data());
+  section.decoded.values = decoded_sum(kind, decoded);
+  return section;
+}
+
+PageSpec spec_of(CodecId key, CodecId value, SectionShape shape, Fill fill, uint32_t seed) {
+  return {.header = {.kind = {.key_codec = key,
+                              .value_codec = value,
+                              .key_space = KeySpace::kPostRope,
+                              .sink_tokens = 0,
+                              .kv_heads = 1,
+                              .shape = shape},
+                     .token_count = static_cast<uint8_t>(shape.tokens),
+                     .rope_epoch = seed,
+                     .layer_params_hash = kParamsHash + seed},
+          .fill = fill,
+          .seed = seed,
+          .balanced = false,
+          .whole_bytes = false};
+}
+
+}  // namespace
+
+std::string_view fill_name(Fill fill) {
+  constexpr std::array<std::string_view, 7> kNames{"flat",      "channels", "tokens", "wild",
+                                                   "subnormal", "constant", "zeros"};
+  return kNames[static_cast<size_t>(fill)];
+}
+
+std::vector<PageSpec> page_specs() {
+  std::vector<PageSpec> specs;
+  uint32_t seed = 1;
+  const auto add = [&](CodecId key, CodecId value, SectionShape shape, Fill fill) -> PageSpec& {
+    specs.push_back(spec_of(key, value, shape, fill, seed++));
+    return specs.back();
+  };
+
+  // Small pages of each codec, byte for byte.
+  for (const CodecInfo& codec : kCodecs)
+    add(codec.id, codec.id, {32, 32}, Fill::kChannels).whole_bytes = true;
+
+  // Sinks, several heads, a balance, pre_rope keys, a page that is not full.
+  for (const CodecId codec : {CodecId::kRot4, CodecId::kRot3, CodecId::kRot2, CodecId::kInt4}) {
+    PageSpec& spec = add(codec, codec, {32, 64}, Fill::kChannels);
+    spec.header.kind.sink_tokens = 4;
+    spec.header.kind.kv_heads = 2;
+    spec.header.token_count = 20;
+    spec.header.kind.key_space = codec == CodecId::kInt4 ? KeySpace::kPreRope : KeySpace::kPostRope;
+    spec.balanced = true;
+    spec.whole_bytes = codec == CodecId::kRot4;
+  }
+
+  // Every codec on every kind of input.
+  for (const CodecInfo& codec : kCodecs) {
+    for (const Fill fill :
+         {Fill::kFlat, Fill::kTokens, Fill::kWild, Fill::kSubnormal, Fill::kConstant, Fill::kZeros}) {
+      add(codec.id, codec.id, {32, 96}, fill).balanced = true;
+    }
+  }
+
+  // Pairs of interest at the shapes of real models.
+  constexpr std::array<std::array<CodecId, 2>, 8> kPairs{{{CodecId::kRot4, CodecId::kRot4},
+                                                          {CodecId::kRot4, CodecId::kRot3},
+                                                          {CodecId::kRot3, CodecId::kRot2},
+                                                          {CodecId::kRot2, CodecId::kInt2},
+                                                          {CodecId::kInt8, CodecId::kInt4},
+                                                          {CodecId::kInt3, CodecId::kRot4},
+                                                          {CodecId::kBf16, CodecId::kRot3},
+                                                          {CodecId::kF32, CodecId::kInt8}}};
+  for (const SectionShape shape : {SectionShape{64, 128}, SectionShape{128, 64}, SectionShape{32, 256}}) {
+    for (const auto& [key, value] : kPairs) {
+      PageSpec& spec = add(key, value, shape, Fill::kChannels);
+      spec.header.kind.sink_tokens = shape.tokens == 64 ? 4 : shape.tokens == 32 ? 32 : 0;
+      spec.balanced = true;
+    }
+  }
+  return specs;
+}
+
+Page make_page(const Kernels& kernels, const PageSpec& spec) {
+  const PageLayout layout = page_layout(spec.header.kind);
+  const AlignedBytes bytes = aligned_zeros(layout.bytes);
+  Page page;
+  std::vector<SectionEntry> entries;
+  for (uint32_t head = 0; head < spec.header.kind.kv_heads; ++head) {
+    uint8_t* section = bytes.get() + layout.header_bytes + size_t{layout.section.bytes} * head;
+    const Section written = write_section(kernels, spec, head, section);
+    entries.push_back(written.entry);
+    page.decoded.push_back(written.decoded);
+  }
+  write_page_header(spec.header, entries, {bytes.get(), layout.header_bytes});
+  page.bytes.assign(bytes.get(), bytes.get() + layout.bytes);
+  return page;
+}
+
+}  // namespace quire::golden

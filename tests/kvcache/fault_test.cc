@@ -1,0 +1,123 @@
+// Attention over a disk that fails in every way there is: the output has the very bits of a clean run,
+// because what cannot be proven is a miss, and a miss is refilled.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "tests/offload/faulty_engine.h"
+#include "tests/support/engine_world.h"
+
+namespace quire::testing {
+namespace {
+
+World small_world() {
+  World world;
+  world.key_codec = world.value_codec = CodecId::kBf16;
+  world.head_dim = 32;
+  world.host_budget = uint64_t{2560} << 10;
+  world.nvme_budget = uint64_t{64} << 20;
+  world.max_step_tokens = 64;
+  return world;
+}
+
+Output run_whole(const World& world, std::unique_ptr<Engine>* engine) {
+  *engine = open_engine(world);
+  Sequence* sequence = *(*engine)->cache().create_sequence();
+  return run_chunks(**engine, world, sequence, 0, 2400, 64);
+}
+
+const Output& clean_output() {
+  static const Output output = [] {
+    std::unique_ptr<Engine> engine;
+    return run_whole(small_world(), &engine);
+  }();
+  return output;
+}
+
+struct FaultCase {
+  Fault fault;
+  IoKind kind;
+};
+
+class FaultyDisk : public ::testing::TestWithParam<FaultCase> {};
+
+TEST_P(FaultyDisk, CostsTimeNeverAnAnswer) {
+  World world = small_world();
+  std::unique_ptr<Engine> engine;
+  const Output& clean = clean_output();
+  ASSERT_TRUE(clean.status.ok()) << clean.status.message();
+
+  const auto [fault, kind] = GetParam();
+  const auto plan = std::make_shared<FaultPlan>(7);
+  plan->hit_by_chance(150, {fault});
+  world.open_io = faulty_engine_factory(plan);
+  if (fault == Fault::kDelay) world.io_deadline = std::chrono::milliseconds(40);
+  const uint64_t refills = count_refills();
+  const Output output = run_whole(world, &engine);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  EXPECT_EQ(output.out, clean.out);
+  EXPECT_EQ(output.lse, clean.lse);
+  EXPECT_GT(plan->hits(fault, kind), 0U);
+  const bool harms_reads = kind == IoKind::kRead && fault != Fault::kDuplicate;
+  if (harms_reads) {
+    EXPECT_GT(count_refills(), refills);
+  }
+  engine.reset();
+  std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
+}
+
+std::vector<FaultCase> all_faults() {
+  std::vector<FaultCase> cases;
+  for (size_t fault = 0; fault < kFaultCount; ++fault) {
+    for (const IoKind kind : {IoKind::kRead, IoKind::kWrite}) {
+      if (possible(static_cast<Fault>(fault), kind)) cases.push_back({static_cast<Fault>(fault), kind});
+    }
+  }
+  return cases;
+}
+
+INSTANTIATE_TEST_SUITE_P(AllFaults, FaultyDisk, ::testing::ValuesIn(all_faults()), [](const auto& test) {
+  std::string name(fault_name(test.param.fault));
+  std::replace(name.begin(), name.end(), ' ', '_');
+  return name + (test.param.kind == IoKind::kRead ? "Read" : "Write");
+});
+
+TEST(FaultyDiskForGood, AWriteThatAlwaysFailsIsReportedOnceMemoryIsFull) {
+  World world = small_world();
+  const auto plan = std::make_shared<FaultPlan>(7);
+  plan->add({Fault::kEio, IoKind::kWrite, 0, UINT32_MAX});
+  world.open_io = faulty_engine_factory(plan);
+  std::unique_ptr<Engine> engine;
+  const Output output = run_whole(world, &engine);
+  EXPECT_EQ(output.status.code(), StatusCode::kIo);
+  EXPECT_NE(output.status.message().find("disk"), std::string::npos) << output.status.message();
+}
+
+TEST(FaultyDiskForGood, AReadThatAlwaysFailsStillEnds) {
+  World world = small_world();
+  std::unique_ptr<Engine> engine;
+  const Output& clean = clean_output();
+  const auto plan = std::make_shared<FaultPlan>(7);
+  plan->add({Fault::kEio, IoKind::kRead, 0, UINT32_MAX});
+  world.open_io = faulty_engine_factory(plan);
+  const Output output = run_whole(world, &engine);
+  // Either every page could be kept in memory once refilled, or the status says what happened; never wrong
+  // bits.
+  if (output.status.ok()) {
+    EXPECT_EQ(output.out, clean.out);
+  }
+  EXPECT_GT(plan->hits(), 0U);
+}
+
+TEST(FullDisk, TheBudgetHoldsAndSaysSo) {
+  World world = small_world();
+  world.nvme_budget = uint64_t{256} << 10;
+  std::unique_ptr<Engine> engine;
+  const Output output = run_whole(world, &engine);
+  EXPECT_EQ(output.status.code(), StatusCode::kOverBudget);
+  EXPECT_LE(engine->mover()->tier_stats().used_bytes, world.nvme_budget);
+}
+
+}  // namespace
+}  // namespace quire::testing

@@ -1,0 +1,105 @@
+# shellcheck shell=bash
+# The phases that tests/run.sh and tests/nightly.sh are made of; sourced, from the repository's root.
+# Long output goes to build/logs; its end is shown when its phase fails.
+
+logs=build/logs
+mkdir -p "$logs"
+jobs=$(nproc)
+test_timeout=600  # seconds for one test
+summary=()        # one line per phase or test run, printed at the end
+
+# GCC 12's thread sanitizer cannot start where the kernel randomizes addresses by more bits than it knows.
+steady=()
+if setarch -R true 2>/dev/null; then steady=(setarch -R); fi
+
+# phase NAME COMMAND...: runs it, times it, stops the script when it fails.
+phase() {
+  local name=$1 start=$SECONDS code=0
+  shift
+  echo "== $name"
+  "$@" || code=$?
+  [[ $code -eq 0 ]] || { echo "FAILED: $name" >&2; exit "$code"; }
+  summary+=("$(printf '%-20s %5d s' "$name" $((SECONDS - start)))")
+}
+
+# quietly LOG COMMAND...: the output goes to a file.
+quietly() {
+  local log=$logs/$1 code=0
+  shift
+  "$@" >"$log" 2>&1 || code=$?
+  [[ $code -eq 0 ]] || { tail -n 60 "$log" >&2; echo "(all of it: $log)" >&2; }
+  return "$code"
+}
+
+sources() {
+  find "$@" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.hpp' -o -name '*.cpp' \)
+}
+
+check_format() {
+  local unformatted
+  unformatted=$(sources quant kvcache offload bindings bench tests | xargs clang-format --dry-run -Werror 2>&1 |
+    sed -n 's/^\([^:]*\):[0-9]*:[0-9]*: error: .*/\1/p' | sort -u)
+  [[ -z $unformatted ]] || { printf "Run clang-format -i on these:\n%s\n" "$unformatted" >&2; return 1; }
+}
+
+# The library's translation units, through the compile database of a preset.
+check_tidy() {
+  sources quant kvcache offload bindings | grep '\.cc$' |
+    quietly clang-tidy.log xargs --max-procs="$jobs" --max-args=1 clang-tidy --quiet -p "build/$1"
+}
+
+# build_preset PRESET TARGET CMAKE-OPTIONS...
+build_preset() {
+  local preset=$1 target=$2
+  shift 2
+  quietly "configure-$preset.log" cmake --preset "$preset" "$@" &&
+    quietly "build-$preset.log" "${steady[@]}" cmake --build --preset "$preset" --parallel "$jobs" --target "$target"
+}
+
+# run_ctest PRESET CTEST-OPTIONS...: runs tests, shows the failed ones, adds what was counted to the summary.
+run_ctest() {
+  local preset=$1 code=0 report=$logs/ctest-$1.log output=$logs/output-$1.log
+  shift
+  rm -f "$output"
+  "${steady[@]}" ctest --preset "$preset" --parallel "$jobs" --timeout "$test_timeout" --no-label-summary \
+    --no-tests=error --test-output-size-passed 1048576 "$@" >"$report" 2>&1 || code=$?
+  cp "build/$preset/Testing/Temporary/LastTest.log" "$output" 2>/dev/null || touch "$output"
+  [[ $code -eq 0 ]] || grep -v -e ' Passed ' -e '^ *Start ' "$report" >&2
+  summary+=("$(sums "$preset")")
+  while read -r line; do summary+=("$line"); done < <(skips "$preset")
+  return "$code"
+}
+
+# Tests print lines such as "[counts] cases=10 seeds=4 faults=3"; this adds them up.
+sums() {
+  awk -v preset="$1" '
+    /^\[counts\]/ { for (i = 2; i <= NF; i++) { split($i, pair, "="); sum[pair[1]] += pair[2] } }
+    /^ *[0-9]+\/[0-9]+ Test +#/ { tests++; if (/\*\*\*(Skipped|Not Run)/) skipped++ }
+    END {
+      printf "%-20s %5d tests, %d skipped, %d cases, %d seeds, %d faults", "ran " preset, tests, skipped,
+        sum["cases"], sum["seeds"], sum["faults"]
+    }' "$logs/output-$1.log" "$logs/ctest-$1.log"
+}
+
+# "skipped NAME: REASON" of every test that did not run.
+skips() {
+  awk '
+    /^[0-9]+\/[0-9]+ Testing: / { name = $3 }
+    after_skip { reason[name] = reason[name] $0; after_skip = 0 }
+    /: Skipped$/ { after_skip = 1 }
+    /^ *[0-9]+\/[0-9]+ Test +#.*\*\*\*(Skipped|Not Run)/ { print "  skipped " $4 ": " reason[$4] }
+  ' "$logs/output-$1.log" "$logs/ctest-$1.log"
+}
+
+# The last test run: its closing lines end the script, after the summary.
+finish_with() {
+  local preset=$1 code=0 start=$SECONDS
+  echo "== test $preset"
+  run_ctest "$preset" || code=$?
+  summary+=("$(printf '%-20s %5d s' "test $preset" $((SECONDS - start)))"
+    "$(printf '%-20s %5d s' "all of it" "$SECONDS")")
+  echo "== summary"
+  printf '%s\n' "${summary[@]}" ""
+  sed -n '/tests passed, /,$p' "$logs/ctest-$preset.log"
+  exit "$code"
+}

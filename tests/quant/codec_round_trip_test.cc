@@ -1,0 +1,213 @@
+// What comes out of a codec against what went in, in f64, within the bounds of FORMATS.md.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "quant/bytes.h"
+#include "tests/quant/inputs.h"
+#include "tests/quant/section.h"
+
+namespace quire::test {
+namespace {
+
+double half_at(const uint8_t* bytes, size_t index) {
+  const auto pattern = load_le<uint16_t>(bytes + 2 * index);
+  const int exponent = pattern >> 10 & 31;
+  const double fraction = pattern & 0x3FF;
+  const double magnitude =
+      exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(fraction + 1024, exponent - 25);
+  return pattern >= 0x8000 ? -magnitude : magnitude;
+}
+
+double step(int n) { return std::exp2(n / 16.0); }
+
+struct Case {
+  const Kernels& kernels;
+  const CodecInfo& codec;
+  Side side;
+  SectionShape shape;
+  uint32_t first;
+  std::vector<float> x;
+
+  double at(uint32_t token, uint32_t channel) const { return x[size_t{token} * shape.dim + channel]; }
+};
+
+void check_float(const Case& c, const std::vector<float>& decoded) {
+  for (size_t i = size_t{c.first} * c.shape.dim; i < decoded.size(); ++i) {
+    const double x = c.x[i];
+    const double bound = c.codec.bits == 32 ? 0 : std::fabs(x) * 0x1p-8 + 0x1p-134;
+    ASSERT_LE(std::fabs(decoded[i] - x), bound) << i;
+  }
+}
+
+struct Group {
+  double low = INFINITY;
+  double high = -INFINITY;
+};
+
+std::vector<Group> ranges(const Case& c, int exponent) {
+  std::vector<Group> groups(c.side == Side::kKey ? c.shape.dim : c.shape.tokens);
+  for (uint32_t token = c.first; token < c.shape.tokens; ++token) {
+    for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+      Group& group = groups[c.side == Side::kKey ? channel : token];
+      const double value = std::ldexp(c.at(token, channel), -exponent);
+      group.low = std::min(group.low, value);
+      group.high = std::max(group.high, value);
+    }
+  }
+  return groups;
+}
+
+void check_uniform(const Case& c, const EncodedSide& encoded, const std::vector<float>& decoded) {
+  const auto exponent = static_cast<int32_t>(encoded.param);
+  const std::vector<Group> groups = ranges(c, exponent);
+  const double last = (1U << c.codec.bits) - 1;
+  for (uint32_t token = c.first; token < c.shape.tokens; ++token) {
+    for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+      const size_t g = c.side == Side::kKey ? channel : token;
+      const double scale = half_at(encoded.meta.data(), g);
+      const double mid = half_at(encoded.meta.data() + 2 * groups.size(), g);
+      const double range = groups[g].high - groups[g].low;
+      ASSERT_LE(scale, range / last * (1 + 0x1p-11) + 0x1p-25) << "group " << g;
+      const double bound =
+          0.501 * scale + range * 0x1p-11 + (std::fabs(mid) + 1.01 * range) * 0x1p-11 + (last + 1) * 0x1p-25;
+      const double error = decoded[size_t{token} * c.shape.dim + channel] - c.at(token, channel);
+      ASSERT_LE(std::fabs(error), std::ldexp(bound, exponent))
+          << "token " << token << ", channel " << channel;
+    }
+  }
+}
+
+struct RotatedMeta {
+  std::vector<double> scale;  // 0 for tokens without one
+  std::vector<double> mean;
+  double mean_step;
+  double largest_scale;
+};
+
+RotatedMeta rotated_meta(const Case& c, const EncodedSide& encoded) {
+  RotatedMeta meta;
+  const int scale_param = static_cast<int16_t>(encoded.param & 0xFFFF);
+  const int mean_param = static_cast<int16_t>(encoded.param >> 16);
+  meta.mean_step = step(mean_param);
+  meta.largest_scale = step(scale_param);
+  for (uint32_t token = 0; token < c.shape.tokens; ++token) {
+    const int code = encoded.meta[token];
+    meta.scale.push_back(code == 0 ? 0 : step(scale_param + code - 255));
+  }
+  for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+    meta.mean.push_back(static_cast<int8_t>(encoded.meta[c.shape.tokens + channel]) * meta.mean_step);
+  }
+  return meta;
+}
+
+void check_means(const Case& c, const RotatedMeta& meta) {
+  std::vector<double> means(c.shape.dim);
+  double largest = 0;
+  for (uint32_t token = c.first; token < c.shape.tokens; ++token) {
+    for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+      means[channel] += c.at(token, channel) / (c.shape.tokens - c.first);
+      largest = std::max(largest, std::fabs(c.at(token, channel)));
+    }
+  }
+  double largest_mean = 0;
+  for (const double mean : means) largest_mean = std::max(largest_mean, std::fabs(mean));
+  // f32 sums of up to 128 terms are off by a few units of the largest value.
+  const double slack = largest * 0x1p-16 + 0x1p-126;
+  for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+    ASSERT_LE(std::fabs(meta.mean[channel] - means[channel]),
+              0.5 * largest_mean / 127 * std::exp2(1.0 / 16) + slack)
+        << "channel " << channel;
+  }
+}
+
+// The bound of FORMATS.md, and that a token is flushed only when it is small enough to be.
+void check_rotated(const Case& c, const EncodedSide& encoded, const std::vector<float>& decoded) {
+  const RotatedMeta meta = rotated_meta(c, encoded);
+  const double half_gap = c.codec.bits == 4 ? 15.5 : c.codec.bits == 3 ? 24 : 44.5;
+  const double unit = c.codec.bits == 4 ? 46.47606 : c.codec.bits == 3 ? 59.01636 : 84.0827;
+  check_means(c, meta);
+  for (uint32_t token = c.first; token < c.shape.tokens; ++token) {
+    const double scale = meta.scale[token];
+    double squares = 0;
+    for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+      const double x = c.at(token, channel);
+      const double residual = std::fabs(x - meta.mean[channel]);
+      squares += residual * residual;
+      const double rounding = 0x1p-21 * (std::fabs(x) + std::fabs(meta.mean[channel])) + 0x1p-118;
+      const double bound = scale == 0 ? residual : std::max(half_gap * scale, residual - 127 * scale);
+      const double error = decoded[size_t{token} * c.shape.dim + channel] - x;
+      ASSERT_LE(std::fabs(error), bound + rounding) << "token " << token << ", channel " << channel;
+    }
+    const double rms = std::sqrt(squares / c.shape.dim);
+    if (scale == 0) {
+      ASSERT_LE(rms, 1.1 * unit * std::exp2(-15.8) * meta.largest_scale + 0x1p-118) << "token " << token;
+    }
+  }
+}
+
+void check(const Case& c) {
+  const EncodedSide encoded(c.kernels, c.codec.id, c.side, c.shape, c.x.data(), c.first);
+  const std::vector<float> decoded = encoded.decode(c.kernels);
+  ASSERT_TRUE(encoded.guards_intact());
+  for (size_t i = size_t{c.first} * c.shape.dim; i < decoded.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(decoded[i])) << i;
+  }
+  if (c.codec.family == CodecFamily::kFloat) check_float(c, decoded);
+  if (c.codec.family == CodecFamily::kUniform) check_uniform(c, encoded, decoded);
+  if (c.codec.family == CodecFamily::kRotated) check_rotated(c, encoded, decoded);
+}
+
+class RoundTrip : public PerIsaAndCodec {};
+
+TEST_P(RoundTrip, StaysWithinTheBoundOnAllInputs) {
+  for (const InputKind& kind : kInputKinds) {
+    for (const SectionShape shape : kSomeShapes) {
+      for (const Side side : {Side::kKey, Side::kValue}) {
+        for (const uint32_t first : {0U, 4U, 17U}) {
+          SCOPED_TRACE(std::string(kind.name) + ", " + shape_name(shape) +
+                       (side == Side::kKey ? ", keys, first " : ", values, first ") + std::to_string(first));
+          check({kernels(), *find_codec(codec()), side, shape, first,
+                 codec_input(kind, codec(), shape, 11 + first)});
+        }
+      }
+    }
+  }
+}
+
+TEST_P(RoundTrip, StaysWithinTheBoundAtAllShapes) {
+  for (const SectionShape shape : all_shapes()) {
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      SCOPED_TRACE(shape_name(shape));
+      check(
+          {kernels(), *find_codec(codec()), side, shape, 0, codec_input(kInputKinds[0], codec(), shape, 5)});
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, RoundTrip,
+                         testing::Combine(testing::ValuesIn(kIsas), testing::ValuesIn(all_codecs())),
+                         isa_and_codec_name);
+
+// The point of the Gaussian levels: the squared error is Lloyd and Max's.
+TEST(RotatedCodecs, ReachTheLloydMaxErrorOnGaussians) {
+  const SectionShape shape{64, 128};
+  const std::vector<float> x = kInputKinds[0].make(shape, 21);
+  for (const auto& [codec, expected] :
+       {std::pair{CodecId::kRot4, .0095}, {CodecId::kRot3, .0346}, {CodecId::kRot2, .1175}}) {
+    const Kernels& kernels = *find_kernels(Isa::kScalar);
+    const std::vector<float> decoded =
+        EncodedSide(kernels, codec, Side::kKey, shape, x.data(), 0).decode(kernels);
+    double error = 0;
+    double energy = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      error += std::pow(double{decoded[i]} - x[i], 2);
+      energy += std::pow(x[i], 2);
+    }
+    EXPECT_NEAR(error / energy / expected, 1, 0.06) << find_codec(codec)->name;
+  }
+}
+
+}  // namespace
+}  // namespace quire::test

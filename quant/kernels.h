@@ -77,6 +77,8 @@ struct FoldedPages {
   SectionShape shape;
   SectionLayout layout;
   const KeyRotation* rotation;  // nullptr in post_rope space
+  // A hint: the first section of the caller's next call, prefetched while this call's last one is computed.
+  const uint8_t* next_call = nullptr;
 };
 
 // Unfolded rows (a tail): keys and values as f32 [tokens][D], row r sees tokens [begin[r], end[r]).

@@ -30,7 +30,7 @@ struct Options {
   uint32_t page_tokens = 64;
   uint32_t head_dim = 128;
   uint16_t kv_heads = 8;
-  size_t run_pages = 64;
+  size_t run_pages = 16;
   int rounds = 7;
   std::string isa = "best";
   std::string json;
@@ -102,7 +102,11 @@ class Decode {
       const size_t count = std::min(run_pages, end_page - page);
       for (size_t head = 0; head < heads_.kind.kv_heads; ++head) {
         const size_t row = head * group_;
-        kernels_.attend_folded(heads_.folded(), std::span(heads_.heads[head]).subspan(page, count),
+        FoldedPages folded = heads_.folded();
+        const bool last_head = head + 1 == heads_.kind.kv_heads;
+        const size_t next_page = last_head ? std::min(page + count, end_page - 1) : page;
+        folded.next_call = heads_.heads[last_head ? 0 : head + 1][next_page].section;
+        kernels_.attend_folded(folded, std::span(heads_.heads[head]).subspan(page, count),
                                {q_.data() + row * dim, group_, nullptr},
                                {o_.data() + row * dim, m_.data() + row, l_.data() + row}, scratch_.data());
       }

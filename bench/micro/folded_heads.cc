@@ -41,10 +41,8 @@ BigBuffer::BigBuffer(size_t bytes) {
   void* memory = std::aligned_alloc(kHugePage, rounded);
   if (memory == nullptr) throw std::bad_alloc();
   (void)madvise(memory, rounded, MADV_HUGEPAGE);  // only speed depends on it
-  data_ = {static_cast<uint8_t*>(memory), Free{rounded}};
+  data_.reset(static_cast<uint8_t*>(memory));
 }
-
-void BigBuffer::Free::operator()(uint8_t* data) const { std::free(data); }
 
 FoldedHeads make_folded_heads(const Kernels& kernels, const PageKind& kind, size_t tokens, uint64_t seed) {
   const PageLayout layout = page_layout(kind);

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <span>
 #include <vector>
@@ -20,8 +21,7 @@ class BigBuffer {
 
  private:
   struct Free {
-    size_t bytes;
-    void operator()(uint8_t* data) const;
+    void operator()(uint8_t* data) const { std::free(data); }
   };
   std::unique_ptr<uint8_t, Free> data_;
 };

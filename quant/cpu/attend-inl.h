@@ -9,9 +9,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-// The section this many later is prefetched line by line while one is computed.
-inline constexpr size_t kSectionsAhead = 1;
-
 // Sets the tokens that each row sees; false when every row sees all of them.
 inline bool set_visible(Tile& tile, const int32_t* first_token, int32_t least, uint32_t tokens) {
   bool masked = false;
@@ -57,6 +54,13 @@ inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const
   }
 }
 
+// Where the section after sections[i] lies that is to be prefetched; itself where there is none.
+inline const uint8_t* section_ahead(const FoldedPages& pages, std::span<const SectionRef> sections,
+                                    size_t i) {
+  if (i + 1 < sections.size()) return sections[i + 1].section;
+  return pages.next_call != nullptr ? pages.next_call : sections[i].section;
+}
+
 inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> sections,
                           const QueryTile& query, const AttendState& state, uint8_t* scratch) {
   const CodecInfo& key = *find_codec(pages.key_codec);
@@ -70,8 +74,7 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
     if (const BlockStep step = steps.of(block).query) step(tile, block);
   }
   for (size_t i = 0; i < sections.size(); ++i) {
-    const size_t ahead = i + kSectionsAhead < sections.size() ? i + kSectionsAhead : sections.size() - 1;
-    load_section(pages, key, value, sections[i], sections[ahead].section, &tile.section);
+    load_section(pages, key, value, sections[i], section_ahead(pages, sections, i), &tile.section);
     attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, steps, tile);
   }
   store_state(tile, state);

@@ -27,7 +27,7 @@ struct QuadSource {
   const uint8_t*
       ahead;  // where the same codes of a later section lie: prefetched line by line as these are read
   size_t high_plane;  // offset of the 1-bit plane of 3-bit codes
-  LevelBytes* table;
+  const LevelBytes* table;
 };
 
 // Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(r, lane,

@@ -10,10 +10,10 @@
 
 #include "quant/bytes.h"
 #include "quant/cpu/lanes-inl.h"
+#include "quant/cpu/level_bytes-inl.h"
 #include "quant/cpu/quad_dot-inl.h"
 #include "quant/dot_quad.h"
 #include "quant/kernels.h"
-#include "quant/levels.h"
 #include "quant/steps.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -34,25 +34,6 @@ struct Section {
   float* value_mid;          // [tokens], uniform
   float* value_offset;       // [dim]: the mean, or 1 where midpoints are folded into offset_weight
 };
-
-// Uniform keys have half-integer centres. Up to 4 bits their levels are 2 code - N and their scales halved;
-// at 8 bits that would not fit a byte, and levels are code - 128, half a level below the centre.
-inline void fill_level_bytes(const CodecInfo& codec, Side side, LevelBytes* table) {
-  if (codec.bits > 4) return;
-  const uint32_t count = 1U << codec.bits;
-  for (uint32_t i = 0; i < sizeof(table->bytes); ++i) {
-    const int32_t code = static_cast<int32_t>(i % count);
-    int32_t level = 0;
-    if (codec.family == CodecFamily::kRotated) {
-      level = level_table(codec.bits).levels[static_cast<uint32_t>(code)];
-    } else if (side == Side::kKey) {
-      level = 2 * code - static_cast<int32_t>(count - 1);
-    } else {
-      level = code - static_cast<int32_t>(count / 2);
-    }
-    table->bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + 128 : level);
-  }
-}
 
 // Scales of tokens relative to the section's largest: step(code - 255), 0 for code 0.
 HWY_INLINE void load_relative_scales(const uint8_t* codes, uint32_t tokens, float* scales) {
@@ -113,8 +94,8 @@ inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const u
 // What is the same for all sections of a call.
 inline void set_constant_terms(const CodecInfo& key, const CodecInfo& value, SectionShape shape,
                                Section* section) {
-  fill_level_bytes(key, Side::kKey, section->key.table);
-  fill_level_bytes(value, Side::kValue, section->value.table);
+  section->key.table = &level_bytes(key, Side::kKey);
+  section->value.table = &level_bytes(value, Side::kValue);
   section->key.high_plane = high_plane_offset(shape);
   section->value.high_plane = high_plane_offset(shape);
   if (key.family != CodecFamily::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);

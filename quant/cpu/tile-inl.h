@@ -80,8 +80,6 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   const size_t dim = shape.dim;
   Section& section = tile->section;
   tile->shape = shape;
-  section.key.table = carver.take<LevelBytes>(1);
-  section.value.table = carver.take<LevelBytes>(1);
   section.key_token_scale = carver.take<float>(tokens);
   section.key_channel_scale = carver.take<float>(dim);
   section.key_channel_mid = carver.take<float>(dim);

@@ -139,12 +139,12 @@ TEST(SameBits, ForEveryChunkingThreadCountAndWindow) {
       World world;
       world.key_space = space;
       world.threads = 1;
-      const Output expected = run_whole(world, 1300, 512, window);
+      const Output expected = run_whole(world, 700, 512, window);
       for (const uint32_t threads : {1U, 2U, 3U}) {
-        for (const uint64_t chunk : {1U, 37U, 64U, 500U}) {
-          if (chunk == 1 && threads != 2) continue;
+        for (const uint64_t chunk : {1U, 37U, 500U}) {
+          if (chunk == 1 && (threads != 2 || window != 0)) continue;
           world.threads = threads;
-          const Output output = run_whole(world, 1300, chunk, window);
+          const Output output = run_whole(world, 700, chunk, window);
           EXPECT_EQ(output.out, expected.out) << threads << " threads, chunks of " << chunk;
           EXPECT_EQ(output.lse, expected.lse) << threads << " threads, chunks of " << chunk;
         }

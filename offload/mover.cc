@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kWriteTag = uint64_t{1} << 63;
 constexpr uint32_t kReadsPerLoad = kRunPages;
 constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
+constexpr int kMaxAttempts = 8;       // writes that someone who needs room waits for
 constexpr uint32_t kDropPages = 4;    // pages dropped at once when room is needed
 constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
 
@@ -485,8 +486,10 @@ Status Mover::move_down(ResidencyLock& lock, MemoryTier tier) {
   if (tier_ == nullptr)
     return {StatusCode::kOverBudget, "set nvme_budget and nvme_path to let pages move to disk"};
   // A write may be under way: its round helps as well. The next one is asked for in any case.
-  for (int attempt = 0; attempt < 3; ++attempt) {
-    if (broken_) return round_status_;
+  // A disk that fails now and then must not stop the engine; one that hangs may not hold it for long.
+  for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
+    const bool hangs = attempt >= 2 && round_status_.code() == StatusCode::kDeadline;
+    if (broken_ || hangs) return round_status_;
     const uint64_t seen = rounds_;
     write_wanted_ = true;
     tier_->wake();

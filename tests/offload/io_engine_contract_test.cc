@@ -132,7 +132,7 @@ TEST_P(IoEngineContract, BadOperationsAreRefusedTogetherWithTheirBatch) {
   EXPECT_EQ(*engine_->poll(out, 0ns), 0U);
 }
 
-TEST_P(IoEngineContract, WhatIsOverdueAtTheStartIsDoneWithoutTouchingItsBuffer) {
+TEST_P(IoEngineContract, WhatIsOverdueAtTheStartFailsWithoutTouchingItsBuffer) {
   StepClock clock;
   open_engine(clock);
   run(op(IoKind::kWrite, 0, buffer_.part(0, kBlock), 1));
@@ -142,7 +142,13 @@ TEST_P(IoEngineContract, WhatIsOverdueAtTheStartIsDoneWithoutTouchingItsBuffer) 
   IoOp read = op(IoKind::kRead, 0, buffer_.part(0, kBlock), 2);
   read.deadline = clock.now();
   ASSERT_TRUE(engine_->submit({&read, 1}).ok());
-  EXPECT_EQ(collect(*engine_, 1)[0], (Completion{2, CompletionEvent::kDone, StatusCode::kDeadline, 0}));
+  // A worker may just have taken it when poll judges it: then it expires first.
+  const Completion end = collect(*engine_, 1)[0];
+  EXPECT_EQ(end.tag, 2U);
+  EXPECT_EQ(end.code, StatusCode::kDeadline);
+  if (end.event == CompletionEvent::kExpired) {
+    EXPECT_EQ(collect(*engine_, 1)[0].event, CompletionEvent::kReleased);
+  }
   EXPECT_TRUE(std::ranges::equal(buffer_.part(0, kBlock), before.span()));
 }
 

@@ -294,19 +294,32 @@ void Attender::wave_angles(const Call& call) {
   });
 }
 
-void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane,
-                          const AttendState& state) const {
+const uint8_t* Attender::section_of(const Call& call, const HeldRun& run, uint32_t page,
+                                    uint32_t kv_head) const {
+  const PageLayout& layout = call.config.layout_of(page);
+  return run.bytes[page - run.first_page] + layout.header_bytes + size_t{kv_head} * layout.section.bytes;
+}
+
+// Where attend_run begins to read; nullptr when the tile sees nothing of the run.
+const uint8_t* Attender::first_section(const Call& call, const Tile& tile, size_t wave_index) const {
+  const HeldRun& run = held_[wave_index];
+  const uint32_t begin = std::max(run.first_page, tile.fold_begin);
+  const uint32_t end = std::min(run.first_page + run.count, tile.fold_end);
+  const bool sees = tile.entry == plan_.runs[call.next_run + wave_index].entry && begin < end;
+  return sees ? section_of(call, run, begin, tile.kv_head) : nullptr;
+}
+
+// next: what the lane attends afterwards, to be prefetched; may be null.
+void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index, const uint8_t* next,
+                          const Lane& lane, const AttendState& state) const {
   const CacheConfig& config = context_.config;
   const HeldRun& run = held_[wave_index];
   const uint32_t begin = std::max(run.first_page, tile.fold_begin);
   const uint32_t end = std::min(run.first_page + run.count, tile.fold_end);
   std::array<SectionRef, kRunPages> sections;
   for (uint32_t p = begin; p < end; ++p) {
-    const uint32_t i = p - run.first_page;
-    const PageLayout& layout = call.config.layout_of(p);
-    const SectionEntry& entry = run.pages[i]->entries[tile.kv_head];
-    sections[p - begin] = {run.bytes[i] + layout.header_bytes + size_t{tile.kv_head} * layout.section.bytes,
-                           entry.key_param, entry.value_param};
+    const SectionEntry& entry = run.pages[p - run.first_page]->entries[tile.kv_head];
+    sections[p - begin] = {section_of(call, run, p, tile.kv_head), entry.key_param, entry.value_param};
   }
 
   const Sequence& sequence = *call.entry(tile).sequence;
@@ -341,7 +354,8 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
                             static_cast<uint8_t>(sinks),
                             config.shape(),
                             call.config.layout_of(p).section,
-                            config.key_space == KeySpace::kPreRope ? &rotation : nullptr};
+                            config.key_space == KeySpace::kPreRope ? &rotation : nullptr,
+                            stop < end ? sections[stop - begin].section : next};
     context_.kernels.attend_folded(pages, std::span(sections).subspan(p - begin, stop - p), rows, state,
                                    lane.scratch);
     p = stop;
@@ -355,26 +369,30 @@ void Attender::compute_wave(Call& call) {
   const uint32_t threads = context_.executor.threads();
   if (context_.config.key_space == KeySpace::kPreRope) wave_angles(call);
   const auto tiles = static_cast<uint32_t>(plan_.tiles.size());
-  const auto sees = [&](const Tile& tile, size_t w) {
-    const PageRun& run = plan_.runs[call.next_run + w];
-    return tile.entry == run.entry && tile.fold_begin < run.first_page + run.count &&
-           run.first_page < tile.fold_end;
-  };
   // With few tiles the runs of the wave are computed side by side and merged afterwards; else a lane takes a
   // tile and merges as it goes. Both merge the same partials in the same order.
   const bool split = tiles < 2 * threads && call.wave > 1 && call.wave * plan_.rows <= partial_rows_;
   const auto runs = static_cast<uint32_t>(call.wave);
   const uint32_t units = split ? tiles * runs : tiles;
+  const auto tile_of = [&](uint32_t unit) -> const Tile& { return plan_.tiles[split ? unit / runs : unit]; };
   std::atomic<uint32_t> next{0};
+  // What a lane attends after run w of a tile, most likely: the tile's next run, else the first unit that
+  // nobody has taken yet.
+  const auto section_after = [&](const Tile& tile, uint32_t w) -> const uint8_t* {
+    if (!split && w + 1 < runs) return first_section(call, tile, w + 1);
+    const uint32_t unit = next.load(std::memory_order_relaxed);
+    return unit < units ? first_section(call, tile_of(unit), split ? unit % runs : 0) : nullptr;
+  };
   parallel_for(context_.executor, std::min(threads, units), [&](uint32_t lane_index) {
     const BusyTime busy(context_.clock, context_.counters.attend_nanoseconds);
     const Lane mine = lane(lane_index);
     for (uint32_t u = next.fetch_add(1); u < units; u = next.fetch_add(1)) {
-      const Tile& tile = plan_.tiles[split ? u / runs : u];
+      const Tile& tile = tile_of(u);
       for (uint32_t w = split ? u % runs : 0; w < runs; ++w) {
         const AttendState part = split ? partial(w * plan_.rows + tile.row) : mine.partial;
         clear_state(part, tile.rows, dim);
-        if (sees(tile, w)) attend_run(call, tile, w, mine, part);
+        const bool sees = first_section(call, tile, w) != nullptr;
+        if (sees) attend_run(call, tile, w, section_after(tile, w), mine, part);
         if (split) break;
         context_.kernels.merge(state_of(tile), part, tile.rows, dim);
       }

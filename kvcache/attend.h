@@ -53,8 +53,10 @@ class Attender {
 
   bool prepare_tile(const Call& call, const Tile& tile) const;
   void finish_tile(const Call& call, const Tile& tile) const;
-  void attend_run(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane,
-                  const AttendState& state) const;
+  const uint8_t* section_of(const Call& call, const HeldRun& run, uint32_t page, uint32_t kv_head) const;
+  const uint8_t* first_section(const Call& call, const Tile& tile, size_t wave_index) const;
+  void attend_run(const Call& call, const Tile& tile, size_t wave_index, const uint8_t* next,
+                  const Lane& lane, const AttendState& state) const;
   Lane lane(uint32_t index) const;
   AttendState state_of(const Tile& tile) const;
   AttendState partial(uint32_t row) const;

@@ -187,6 +187,49 @@ TEST(SameBits, OnALazyDevice) {
   EXPECT_EQ(run_whole(world, 500, 100).out, expected.out);
 }
 
+// What a call of attend_folded read first, and what it was told to prefetch.
+struct FoldedCall {
+  const uint8_t* first;
+  const uint8_t* next;
+};
+std::vector<FoldedCall> folded_calls;  // of one thread
+
+// The best kernels, with every attend_folded written down.
+const Kernels& recording_kernels() {
+  static const Kernels kernels = [] {
+    Kernels recording = best_kernels();
+    recording.attend_folded = [](const FoldedPages& pages, std::span<const SectionRef> sections,
+                                 const QueryTile& tile, const AttendState& state, uint8_t* scratch) {
+      folded_calls.push_back({sections[0].section, pages.next_call});
+      best_kernels().attend_folded(pages, sections, tile, state, scratch);
+    };
+    return recording;
+  }();
+  return kernels;
+}
+
+// With one thread the guess is never wrong, whether its tiles take the runs in turn or runs are taken one by
+// one.
+TEST(Attention, PrefetchesWhatItReadsNext) {
+  for (const uint32_t kv_heads : {1U, 2U}) {
+    World world;
+    world.layers = 1;
+    world.kv_heads = kv_heads;
+    world.threads = 1;
+    world.kernels = &recording_kernels();
+    const auto engine = open_engine(world);
+    Sequence* sequence = *engine->cache().create_sequence();
+    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 1200, 300).status.ok());
+    folded_calls.clear();
+    ASSERT_TRUE(run_step(*engine, world, sequence, 1200, 1).status.ok());
+    ASSERT_EQ(folded_calls.size(), kv_heads * 4U);  // three runs, and page 0 by itself for its sinks
+    for (size_t i = 0; i + 1 < folded_calls.size(); ++i) {
+      EXPECT_EQ(folded_calls[i].next, folded_calls[i + 1].first) << "call " << i;
+    }
+    EXPECT_EQ(folded_calls.back().next, nullptr);
+  }
+}
+
 TEST(Attention, RaggedBatchesEqualSingleSequences) {
   World world;
   const auto engine = open_engine(world);

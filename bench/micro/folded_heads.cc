@@ -14,24 +14,56 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kDistinctPages = 64;
+constexpr double kRopeBase = 1e6;
 
-std::vector<float> normal_rows(const SectionShape& shape, std::mt19937_64* random) {
+std::vector<float> normal_rows(size_t count, std::mt19937_64* random) {
   std::normal_distribution<float> normal;
-  std::vector<float> rows(size_t{shape.tokens} * shape.dim);
+  std::vector<float> rows(count);
   for (size_t i = 0; i < rows.size(); ++i) rows[i] = normal(*random) + static_cast<float>(i % 3) * 0.2F;
   return rows;
 }
 
-SectionRef encode_section(const Kernels& kernels, const PageKind& kind, const SectionLayout& at,
-                          uint8_t* section, std::mt19937_64* random) {
+SectionRef encode_section(const Kernels& kernels, const FoldedHeads& heads, uint8_t* section,
+                          std::mt19937_64* random) {
+  const PageKind& kind = heads.kind;
+  const SectionLayout& at = heads.layout.section;
   SectionRef ref{section, 0, 0};
-  const std::vector<float> keys = normal_rows(kind.shape, random);
-  const std::vector<float> values = normal_rows(kind.shape, random);
+  const size_t count = size_t{kind.shape.tokens} * kind.shape.dim;
+  std::vector<float> keys = normal_rows(count, random);
+  const std::vector<float> values = normal_rows(count, random);
+  if (!heads.angles.balance.empty()) {
+    kernels.rotate(keys.data(), kind.shape.tokens, kind.shape.dim, heads.angles.balance.data());
+  }
   kernels.encode_key(kind.key_codec, kind.shape, keys.data(), 0, section + at.key_codes,
                      section + at.key_meta, &ref.key_param);
   kernels.encode_value(kind.value_codec, kind.shape, values.data(), 0, section + at.value_codes,
                        section + at.value_meta, &ref.value_param);
   return ref;
+}
+
+void append_angles(size_t position, uint32_t half, std::vector<float>* cosines, std::vector<float>* sines) {
+  for (uint32_t i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) * inverse_frequency(i, half);
+    cosines->push_back(static_cast<float>(std::cos(angle)));
+    sines->push_back(static_cast<float>(std::sin(angle)));
+  }
+}
+
+PageAngles make_angles(const PageKind& kind, size_t pages) {
+  PageAngles angles{};
+  if (kind.key_space != KeySpace::kPreRope) return angles;
+  angles.half = kind.shape.dim / 2;
+  for (size_t t = 0; t < kind.shape.tokens; ++t) {
+    append_angles(t, angles.half, &angles.token_cos, &angles.token_sin);
+  }
+  for (size_t page = 0; page < pages; ++page) {
+    append_angles(page * kind.shape.tokens, angles.half, &angles.base_cos, &angles.base_sin);
+  }
+  if (find_codec(kind.key_codec)->space == CodecSpace::kRotated) {
+    for (uint32_t c = 0; c < kind.shape.dim; ++c)
+      angles.balance.push_back(c % angles.half % 2 == 0 ? 0.8F : 1.25F);
+  }
+  return angles;
 }
 
 }  // namespace
@@ -44,17 +76,35 @@ BigBuffer::BigBuffer(size_t bytes) {
   data_.reset(static_cast<uint8_t*>(memory));
 }
 
+KeyRotation PageAngles::from(size_t page) const {
+  return {token_cos.data(),
+          token_sin.data(),
+          base_cos.data() + page * half,
+          base_sin.data() + page * half,
+          2 * half,
+          balance.empty() ? nullptr : balance.data()};
+}
+
+double inverse_frequency(uint32_t i, uint32_t half) {
+  return std::pow(kRopeBase, -static_cast<double>(i) / half);
+}
+
+std::vector<float> make_normal_rows(size_t count) {
+  std::mt19937_64 random(11);
+  return normal_rows(count, &random);
+}
+
 FoldedHeads make_folded_heads(const Kernels& kernels, const PageKind& kind, size_t tokens, uint64_t seed) {
   const PageLayout layout = page_layout(kind);
   const size_t count = tokens / kind.shape.tokens;
   const size_t distinct = std::min(count, kDistinctPages);
-  FoldedHeads made{kind, layout, BigBuffer(count * layout.bytes), {}, {}};
+  FoldedHeads made{kind, layout, BigBuffer(count * layout.bytes), {}, {}, make_angles(kind, count)};
   std::mt19937_64 random(seed);
   std::vector<std::vector<SectionRef>> first(kind.kv_heads);
   for (size_t page = 0; page < distinct; ++page) {
     uint8_t* section = made.memory.data() + page * layout.bytes + layout.header_bytes;
     for (auto& head : first) {
-      head.push_back(encode_section(kernels, kind, layout.section, section, &random));
+      head.push_back(encode_section(kernels, made, section, &random));
       section += layout.section.bytes;
     }
   }
@@ -76,53 +126,6 @@ FoldedHeads make_folded_heads(const Kernels& kernels, const PageKind& kind, size
     }
   }
   return made;
-}
-
-double attend_error(const Kernels& kernels, const FoldedHeads& heads, std::span<const float> q,
-                    size_t pages) {
-  const SectionShape shape = heads.kind.shape;
-  const size_t dim = shape.dim;
-  const auto sections = std::span(heads.heads[0]).first(std::min(pages, heads.pages.size()));
-  std::vector<float> o(dim);
-  float m = -HUGE_VALF;
-  float l = 0;
-  const size_t scratch_bytes = kernels.attend_scratch_bytes(1, shape);
-  const BigBuffer scratch(scratch_bytes);
-  kernels.attend_folded(heads.folded(), sections, {q.data(), 1, nullptr}, {o.data(), &m, &l}, scratch.data());
-  kernels.finish({o.data(), &m, &l}, 1, shape.dim, nullptr);
-
-  std::vector<double> scores;
-  std::vector<float> values;
-  std::vector<float> decoded(shape.tokens * dim);
-  const SectionLayout& at = heads.layout.section;
-  for (const SectionRef& ref : sections) {
-    const uint8_t* s = ref.section;
-    kernels.decode_key(heads.kind.key_codec, shape, {s + at.key_codes, s + at.key_meta, ref.key_param},
-                       decoded.data());
-    for (size_t t = 0; t < shape.tokens; ++t) {
-      scores.push_back(std::inner_product(q.begin(), q.end(),
-                                          decoded.begin() + static_cast<ptrdiff_t>(t * dim), 0.0,
-                                          std::plus<>(), [](float a, float b) { return double{a} * b; }));
-    }
-    kernels.decode_value(heads.kind.value_codec, shape,
-                         {s + at.value_codes, s + at.value_meta, ref.value_param}, decoded.data());
-    values.insert(values.end(), decoded.begin(), decoded.end());
-  }
-  const double top = *std::ranges::max_element(scores);
-  std::vector<double> truth(dim);
-  double sum = 0;
-  for (size_t t = 0; t < scores.size(); ++t) {
-    const double weight = std::exp2(scores[t] - top);
-    sum += weight;
-    for (size_t c = 0; c < dim; ++c) truth[c] += weight * values[t * dim + c];
-  }
-  double error = 0;
-  double norm = 0;
-  for (size_t c = 0; c < dim; ++c) {
-    error += std::pow(truth[c] / sum - o[c], 2);
-    norm += std::pow(truth[c] / sum, 2);
-  }
-  return std::sqrt(error / norm);
 }
 
 }  // namespace quire::micro

@@ -1,0 +1,111 @@
+#include "bench/micro/mac_peak.h"
+
+#include <immintrin.h>
+
+namespace quire::micro {
+namespace {
+
+// More than latency times throughput of any of these on any machine so far; leaves registers for operands.
+constexpr int kSums = 12;
+constexpr uint64_t kTurns = 200'000;
+
+// An empty asm with "+x"(v) makes the compiler believe that v has changed, at no cost: otherwise it would
+// compute equal products once, or drop the sums.
+
+[[gnu::target("avx512f,avx512vnni")]] uint64_t burst_vpdpbusd() {
+  __m512i sums[kSums] = {};
+  const __m512i a = _mm512_set1_epi8(3);
+  const __m512i b = _mm512_set1_epi8(-5);
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (__m512i& sum : sums) sum = _mm512_dpbusd_epi32(sum, a, b);
+  }
+  for (__m512i& sum : sums) asm volatile("" : "+v"(sum));
+  return kTurns * kSums * 64;
+}
+
+[[gnu::target("avx2")]] uint64_t burst_vpmaddwd() {
+  __m256i sums[kSums] = {};
+  __m256i a = _mm256_set1_epi16(3);
+  const __m256i b = _mm256_set1_epi16(-5);
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) {
+      asm volatile("" : "+x"(a));
+      sum = _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
+    }
+  }
+  for (__m256i& sum : sums) asm volatile("" : "+x"(sum));
+  return kTurns * kSums * 16;
+}
+
+[[gnu::target("avx512f")]] uint64_t burst_fma_512() {
+  __m512 sums[kSums] = {};
+  const __m512 a = _mm512_set1_ps(0.5F);
+  const __m512 b = _mm512_set1_ps(3.0F);
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (__m512& sum : sums) sum = _mm512_fmadd_ps(sum, a, b);
+  }
+  for (__m512& sum : sums) asm volatile("" : "+v"(sum));
+  return kTurns * kSums * 16;
+}
+
+[[gnu::target("avx2,fma")]] uint64_t burst_fma_256() {
+  __m256 sums[kSums] = {};
+  const __m256 a = _mm256_set1_ps(0.5F);
+  const __m256 b = _mm256_set1_ps(3.0F);
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (__m256& sum : sums) sum = _mm256_fmadd_ps(sum, a, b);
+  }
+  for (__m256& sum : sums) asm volatile("" : "+x"(sum));
+  return kTurns * kSums * 8;
+}
+
+uint64_t burst_mulss() {
+  float sums[kSums] = {};
+  float a = 0.5F;
+  const float b = 3.0F;
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (float& sum : sums) {
+      asm volatile("" : "+x"(a));
+      sum += a * b;
+    }
+  }
+  for (float& sum : sums) asm volatile("" : "+x"(sum));
+  return kTurns * kSums;
+}
+
+}  // namespace
+
+Mac integer_mac(Isa isa) {
+  switch (isa) {
+    case Isa::kAvx512:
+      return Mac::kByte;
+    case Isa::kAvx2:
+      return Mac::kPair;
+    case Isa::kScalar:
+      return Mac::kScalar;
+  }
+  return Mac::kScalar;
+}
+
+Mac float_mac(Isa isa) { return isa == Isa::kScalar ? Mac::kScalar : Mac::kFloat; }
+
+uint64_t mac_burst(Isa isa, Mac mac) {
+  switch (mac) {
+    case Mac::kByte:
+      return burst_vpdpbusd();
+    case Mac::kPair:
+      return burst_vpmaddwd();
+    case Mac::kFloat:
+      return isa == Isa::kAvx512 ? burst_fma_512() : burst_fma_256();
+    case Mac::kScalar:
+      return burst_mulss();
+  }
+  return 0;
+}
+
+}  // namespace quire::micro

@@ -3,6 +3,7 @@
 #include <string_view>
 #include <utility>
 
+#include "kvcache/os_memory.h"
 #include "offload/nvme_tier.h"
 #include "offload/open_engine.h"
 
@@ -48,23 +49,31 @@ CacheContext Engine::context() {
           clock,           counters_,         trace_.get()};
 }
 
-// Checked when everything of fixed size has been reserved: what is left must do for the least work.
+// Checked when everything of fixed size has been reserved: what is left must do for one sequence, every other
+// page being on disk. That is a whole step and, while it is open, lost pages that are computed again one by
+// one: a replay holds a page's frames in the layer it has come to, and may there meet a lost page itself.
 Status Engine::check_budget() const {
   const CacheConfig& config = options_.config;
-  const uint64_t page = config.largest_page_bytes();
-  const uint64_t host_pages = options_.device_budget == 0 ? page : 0;
-  const uint64_t need = config.layers * (config.frame_bytes() + host_pages);
-  if (options_.device_budget != 0 && options_.device_budget < config.layers * page) {
+  const uint64_t page = round_to_os_pages(config.largest_page_bytes());
+  const uint64_t step_slots = config.step_full_pages() * page;
+  const uint64_t tails = uint64_t{config.layers} * (1 + config.recent_pages);
+  const uint64_t replays = tails;
+  const uint64_t frames = (tails + config.step_pages() - 1 + replays) * config.frame_bytes();
+  const uint64_t tables = kRecordBlockBytes + config.layers * kFirstTablePages * sizeof(Page*);
+  // From the device a page goes down by way of host memory.
+  const uint64_t host_slots = options_.device_budget == 0 ? step_slots : page;
+  const uint64_t need = frames + host_slots + tables;
+  if (options_.device_budget != 0 && options_.device_budget < step_slots) {
     return invalid("device_budget of " + std::to_string(options_.device_budget) +
-                   " bytes is too small: one page for each of " + std::to_string(config.layers) +
-                   " layers needs " + std::to_string(config.layers * page));
+                   " bytes is too small: the pages of one step need " + std::to_string(step_slots) +
+                   "; raise it or lower max_step_tokens");
   }
   if (host_budget_->available() >= need) return {};
   return invalid("host_budget of " + std::to_string(host_budget_->limit()) +
                  " bytes is too small: work space and staging take " + std::to_string(host_budget_->used()) +
-                 ", and one page with its tail for each of " + std::to_string(config.layers) +
-                 " layers needs " + std::to_string(need) + " more; raise it to at least " +
-                 std::to_string(host_budget_->used() + need));
+                 ", and a step, its pages and the recovery of lost ones need " + std::to_string(need) +
+                 " more; raise it to at least " + std::to_string(host_budget_->used() + need) +
+                 " or lower max_step_tokens");
 }
 
 Status Engine::build_mover(const CacheContext& context) {

@@ -52,6 +52,10 @@ struct CacheConfig {
   uint32_t frame_side_floats() const { return kv_heads * page_tokens * head_dim; }
   uint32_t frame_bytes() const { return 2 * frame_side_floats() * static_cast<uint32_t>(sizeof(float)); }
   uint32_t largest_page_bytes() const;
+
+  // Most pages that a step of one sequence touches, and that it fills.
+  uint32_t step_pages() const { return (max_step_tokens + page_tokens - 2) / page_tokens + 1; }
+  uint32_t step_full_pages() const { return (max_step_tokens + page_tokens - 1) / page_tokens; }
 };
 
 // Checks every field and fills in the derived ones.

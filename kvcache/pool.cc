@@ -77,14 +77,9 @@ bool SlotPool::would_fit(uint32_t bytes) const {
 }
 
 bool SlotPool::add_chunk(uint32_t bytes, OpenChunks& open) {
-  size_t slots = std::clamp<size_t>((chunk_hint_ + bytes - 1) / bytes, 1, kNoSlot);
-  // Others may reserve from the budget in between, so a size that would fit can still be refused.
-  while (slots > 0) {
-    if (map_chunk(bytes, slots, open)) return true;
-    const uint64_t room = budget_.available() / os_page_bytes() * os_page_bytes();
-    slots = std::min<uint64_t>(slots - 1, room / bytes);
-  }
-  return false;
+  const size_t whole = std::clamp<size_t>((chunk_hint_ + bytes - 1) / bytes, 1, kNoSlot);
+  // More than one slot out of the last of the budget might be what another use needs to go on.
+  return map_chunk(bytes, whole, open) || (whole > 1 && map_chunk(bytes, 1, open));
 }
 
 bool SlotPool::map_chunk(uint32_t bytes, size_t slots, OpenChunks& open) {

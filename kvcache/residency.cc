@@ -10,7 +10,9 @@ namespace {
 
 // Chunks of slots: small enough that dropping the newest pages soon empties one, large enough to be rare.
 constexpr size_t kChunkBytes = size_t{256} << 10;
-constexpr size_t kRecordBlockBytes = size_t{64} << 10;
+// A frame is whole pages of the operating system: in chunks of one nothing is lost to rounding, and no free
+// frame is held back from pages that need the room.
+constexpr size_t kFrameChunkBytes = 1;
 
 size_t record_bytes(uint32_t kv_heads) { return sizeof(Page) + kv_heads * sizeof(SectionEntry); }
 
@@ -47,7 +49,7 @@ struct Residency::Counted {
 };
 
 Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads)
-    : host_budget_(host_budget), kv_heads_(kv_heads), frames_(host_budget, Use::kTails, kChunkBytes) {
+    : host_budget_(host_budget), kv_heads_(kv_heads), frames_(host_budget, Use::kTails, kFrameChunkBytes) {
   if (device_budget != nullptr) {
     pools_[0] = std::make_unique<SlotPool>(*device_budget, Use::kPages, kChunkBytes);
   }
@@ -97,7 +99,7 @@ Status Residency::share_table(ResidencyLock& lock, const PageTable& from, PageTa
 Status Residency::grow(ResidencyLock& lock, PageTable* table, size_t pages) {
   const size_t capacity = table->pages.capacity();
   if (pages <= capacity) return {};
-  const size_t wanted = std::max({pages, size_t{64}, capacity + capacity / 2});
+  const size_t wanted = std::max({pages, kFirstTablePages, capacity + capacity / 2});
   const size_t bytes = (wanted - capacity) * sizeof(Page*);
   while (!host_budget_.try_reserve(Use::kTables, bytes)) {
     const Status status = make_room(lock, MemoryTier::kHost, 0, "a page table");

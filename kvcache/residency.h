@@ -23,6 +23,9 @@ namespace quire {
 
 // Newest pages per table that a choice looks at: a bound on the time under the lock.
 inline constexpr uint32_t kChoiceWindow = 128;
+// Page records come in blocks of this size; a page table starts with room for this many pages.
+inline constexpr size_t kRecordBlockBytes = size_t{64} << 10;
+inline constexpr size_t kFirstTablePages = 64;
 
 struct ResidencyCounts {
   uint64_t pages = 0;  // sealed and not lost

@@ -55,7 +55,9 @@ StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget) {
   const uint64_t page = config.largest_page_bytes();
   // Every page may need a read of its own, with padding at both ends.
   layout.load_bytes = run_align_up(kRunPages * page) + kRunPages * 2 * kRunAlign;
-  layout.loads = static_cast<uint32_t>(std::clamp<uint64_t>(host_budget / 8 / layout.load_bytes, 3, 32));
+  // Three keep the disk busy while a run is attended; two must do where three would take over a quarter.
+  const uint64_t least = 3 * layout.load_bytes > host_budget / 4 ? 2 : 3;
+  layout.loads = static_cast<uint32_t>(std::clamp<uint64_t>(host_budget / 8 / layout.load_bytes, least, 32));
   const uint64_t write =
       std::clamp<uint64_t>(host_budget / 32, page, std::max<uint64_t>(page, uint64_t{2} << 20));
   layout.write_bytes = run_align_up(write);
@@ -345,6 +347,15 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   return pages;
 }
 
+const char* Mover::why_nothing_moves() {
+  if (tier_full_) return "nvme_budget is used up";
+  ResidencyLock lock = context_.residency.lock();
+  const uint64_t pages = context_.residency.counts(lock).memory_pages[static_cast<size_t>(MemoryTier::kHost)];
+  if (pages > 0) return "every page in memory is in use";
+  return "no page is left in memory that could move to disk; raise the budget, lower max_step_tokens or free "
+         "sequences";
+}
+
 void Mover::start_write() {
   const auto free = std::find_if(writes_.begin(), writes_.end(), [](const Write& w) { return !w.busy; });
   if (free == writes_.end()) return;
@@ -357,9 +368,7 @@ void Mover::start_write() {
   }
   if (write.pages.empty()) {
     const bool idle = std::none_of(writes_.begin(), writes_.end(), [](const Write& w) { return w.busy; });
-    if (idle)
-      end_round({StatusCode::kOverBudget,
-                 tier_full_ ? "nvme_budget is used up" : "every page in memory is in use"});
+    if (idle) end_round({StatusCode::kOverBudget, why_nothing_moves()});
     return;
   }
   uint8_t* buffer = write_buffer(index);

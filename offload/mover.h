@@ -84,6 +84,7 @@ class Mover final : public Pager {
   void start_write();
   bool wants_write(ResidencyLock& lock) const;
   std::vector<Page*> pick_victims(ResidencyLock& lock);
+  const char* why_nothing_moves();
   void complete(const Completion& completion);
   void complete_read(const Completion& completion);
   void complete_write(const Completion& completion);

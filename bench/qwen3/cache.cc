@@ -96,8 +96,10 @@ std::string codec_name(quire_codec codec) {
 
 void check(quire_status status, const quire_cache* cache) {
   if (status == QUIRE_OK) return;
-  const std::string sentence = quire_last_error(cache);
-  throw Error(sentence.empty() ? quire_strerror(status) : sentence);
+  const char* last = quire_last_error(cache);
+  const std::string sentence = *last == '\0' ? quire_strerror(status) : last;
+  if (status == QUIRE_OVER_BUDGET) throw OverBudget(sentence);
+  throw Error(sentence);
 }
 
 Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool)

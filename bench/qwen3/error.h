@@ -11,4 +11,10 @@ class Error : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// The cache has no room in its budgets for what was asked.
+class OverBudget : public Error {
+ public:
+  using Error::Error;
+};
+
 }  // namespace quire::qwen3

@@ -135,6 +135,8 @@ Session::Session(Decoder& decoder, Cache& cache, uint64_t longest)
     throw Error(std::to_string(longest) + " tokens are more than the model's " +
                 std::to_string(config.max_positions) + " positions; shorten the text or scale its rope");
   }
+  const uint64_t page_tokens = cache.options().page_tokens;
+  replay_tokens_ = std::max<uint64_t>(1, cache.options().chunk_tokens / page_tokens) * page_tokens;
   rope_ = make_rope(config.rope, config.head_dim, config.max_positions, longest);
   quire_sequence* sequence = nullptr;
   check(quire_sequence_create(cache.handle(), &sequence), cache.handle());
@@ -154,7 +156,8 @@ Session::Session(const Session& other, Sequence sequence)
       longest_(other.longest_),
       sequence_(std::move(sequence)),
       tokens_(other.tokens_),
-      chunk_ends_(other.chunk_ends_) {}
+      chunk_ends_(other.chunk_ends_),
+      replay_tokens_(other.replay_tokens_) {}
 
 Session Session::fork() const {
   quire_sequence* sequence = nullptr;
@@ -197,25 +200,33 @@ void Session::attend(const Step& step, uint32_t layer, TokenRows queries, std::s
 
 void Session::recover(const quire_miss& miss, const OwnRows* own) {
   const uint64_t page_tokens = cache_->options().page_tokens;
-  const uint64_t batch = std::max<uint64_t>(1, cache_->options().chunk_tokens / page_tokens) * page_tokens;
-  const uint64_t end = miss.first + miss.count;
-  const size_t width = decoder_->model().config.kv_size();
-  for (uint64_t first = miss.first; first < end; first += batch) {
-    const uint64_t batch_end = std::min(end, first + batch);
-    const uint64_t old_end = own == nullptr ? batch_end : std::clamp(own->first, first, batch_end);
-    KeysValues rows;
-    if (old_end > first) rows = recompute(miss.layer, first, old_end - first);
-    if (batch_end > old_end) {  // a page of the running step itself: its rows are at hand
-      const uint64_t at = old_end - own->first;
-      rows.add(part_of(own->keys, at, batch_end - old_end), part_of(own->values, at, batch_end - old_end),
-               width);
+  const uint64_t miss_end = miss.first + miss.count;
+  for (uint64_t first = miss.first; first < miss_end;) {
+    const uint64_t end = std::min(miss_end, first + replay_tokens_);
+    try {
+      recover_batch(miss.layer, first, end, own);
+      first = end;
+    } catch (const OverBudget&) {
+      // Every cache that opens has room to recover page by page.
+      if (replay_tokens_ == page_tokens) throw;
+      replay_tokens_ = page_tokens;
     }
-    const quire_tensor keys = tensor(rows.keys.data(), 0);
-    const quire_tensor values = tensor(rows.values.data(), 0);
-    check(quire_refill(sequence_.get(), miss.layer, first, batch_end - first, &keys, &values),
-          cache_->handle());
-    recomputed_ += old_end - first;
   }
+}
+
+void Session::recover_batch(uint32_t layer, uint64_t first, uint64_t end, const OwnRows* own) {
+  const uint64_t old_end = own == nullptr ? end : std::clamp(own->first, first, end);
+  KeysValues rows;
+  if (old_end > first) rows = recompute(layer, first, old_end - first);
+  if (end > old_end) {  // a page of the running step itself: its rows are at hand
+    const uint64_t at = old_end - own->first;
+    const size_t width = decoder_->model().config.kv_size();
+    rows.add(part_of(own->keys, at, end - old_end), part_of(own->values, at, end - old_end), width);
+  }
+  const quire_tensor keys = tensor(rows.keys.data(), 0);
+  const quire_tensor values = tensor(rows.values.data(), 0);
+  check(quire_refill(sequence_.get(), layer, first, end - first, &keys, &values), cache_->handle());
+  recomputed_ += old_end - first;
 }
 
 Session::KeysValues Session::recompute(uint32_t layer, uint64_t first, uint64_t count) {

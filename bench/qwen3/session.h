@@ -66,6 +66,7 @@ class Session {
   std::vector<ProductRows> recorded_products(uint64_t first, uint64_t count) const;
   void attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out, const OwnRows* own);
   void recover(const quire_miss& miss, const OwnRows* own);
+  void recover_batch(uint32_t layer, uint64_t first, uint64_t end, const OwnRows* own);
   KeysValues recompute(uint32_t layer, uint64_t first, uint64_t count);
 
   Decoder* decoder_;
@@ -75,6 +76,7 @@ class Session {
   Sequence sequence_;
   std::vector<int32_t> tokens_;
   std::vector<uint64_t> chunk_ends_;  // the recorded boundaries
+  uint64_t replay_tokens_;            // of one recovery: whole pages
   uint64_t recomputed_ = 0;
 };
 

@@ -159,7 +159,9 @@ typedef struct quire_options {
   const quire_layer_options* layer_options; /* [layer_option_count] or NULL */
   uint32_t layer_option_count;
   /* Hard limits in bytes. host_budget counts everything the cache allocates: pages, tails, tables, staging,
-   * work space. */
+   * work space. quire_open refuses a budget that has no room for one sequence to take a step of
+   * max_step_tokens and, inside it, to replay and refill lost pages one at a time, with every other page on
+   * disk. */
   uint64_t device_budget; /* 0: pages are sealed straight into host memory */
   uint64_t host_budget;   /* default 1 GiB */
   uint64_t nvme_budget;   /* 0 (default): no disk tier */

@@ -267,6 +267,35 @@ TEST(SessionTest, CutOffPagesAreRecomputedToTheSameBits) {
   expect_recovery(QUIRE_CODEC_BF16, 8 << 20, &SpillFile::truncate);
 }
 
+// A budget that opens although 16 KiB less does not.
+uint64_t smallest_host_budget(CacheOptions options) {
+  const auto opens = [&](uint64_t blocks) {
+    options.host_budget = blocks << 14;
+    try {
+      const Fixture opened(options);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  };
+  uint64_t refused = 0;
+  uint64_t opened = 1 << 10;
+  while (opened - refused > 1) {
+    const uint64_t middle = refused + (opened - refused) / 2;
+    (opens(middle) ? opened : refused) = middle;
+  }
+  return opened << 14;
+}
+
+TEST(SessionTest, TheSmallestBudgetsRecoverToo) {
+  expect_recovery(QUIRE_CODEC_INT8, 6 << 20, &SpillFile::zero);
+  for (const quire_codec codec : {QUIRE_CODEC_INT8, QUIRE_CODEC_BF16}) {
+    const TemporaryFolder folder;
+    const uint64_t smallest = smallest_host_budget(spilling(with_codec(codec, codec), folder.path()));
+    expect_recovery(codec, smallest, &SpillFile::zero);
+  }
+}
+
 TEST(SessionTest, ForksContinueOnTheirOwn) {
   const std::vector<int32_t> text = end_of_text(200);
   Fixture f(with_codec(QUIRE_CODEC_ROT4, QUIRE_CODEC_ROT4));

@@ -15,7 +15,7 @@ World small_world() {
   World world;
   world.key_codec = world.value_codec = CodecId::kBf16;
   world.head_dim = 32;
-  world.host_budget = uint64_t{2560} << 10;
+  world.host_budget = uint64_t{2} << 20;
   world.nvme_budget = uint64_t{64} << 20;
   world.max_step_tokens = 64;
   return world;

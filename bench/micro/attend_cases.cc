@@ -9,7 +9,7 @@ namespace {
 
 constexpr size_t kErrorPages = 64;
 constexpr uint32_t kErrorRows = 8;
-constexpr uint64_t kTilesPerThread = 2;  // of a round of prefill
+constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 
 // Multiply-accumulates as the kernels execute them for `products` products of a query with a key and as many
 // of a weight with a value: quant/cpu/quads_*-inl.h. AVX-512 multiplies bytes, queries are two of them and

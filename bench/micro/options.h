@@ -26,7 +26,7 @@ struct Options {
   size_t page_tokens_in_memory = 8192;  // of the cases that make and read whole pages
   SectionShape shape{64, 128};
   uint16_t kv_heads = 8;
-  uint32_t rounds = 9;
+  uint32_t rounds = 7;
   std::string json;
 
   bool wants(const std::string& name) const;

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Writes bench/micro/pinned.json anew, with the compiler of this machine, and shows what changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+case ${1-} in
+  "") ;;
+  --help|-h) sed -n '2s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "bench/micro/update.sh: unknown option '$1'; it takes none" >&2; exit 2 ;;
+esac
+
+bash .ci/packages build bench micro tests
+mkdir -p build/logs
+echo "== building (log: build/logs/micro.log)"
+{
+  cmake --preset release -DQUIRE_TESTS=ON -DQUIRE_MICRO=ON
+  cmake --build --preset release --parallel "$(nproc)" --target quire-micro-pins
+} >build/logs/micro.log 2>&1 || { tail -n 40 build/logs/micro.log >&2; exit 1; }
+git --no-pager diff --stat --patch --unified=0 -- bench/micro/pinned.json

@@ -62,20 +62,6 @@ void decode(Attention& worker, const FoldedHeads& heads, size_t first, size_t en
   }
 }
 
-// One tile over all pages of a head.
-void prefill(Attention& worker, const FoldedHeads& heads, size_t head) {
-  worker.clear();
-  const size_t pages = heads.pages.size();
-  for (size_t page = 0; page < pages; page += kCallPages) {
-    const size_t stop = std::min(page + kCallPages, pages);
-    worker.attend(0, head, page, stop, heads.heads[head][stop % pages].section);
-  }
-}
-
-double error_of(const FoldedHeads& heads, const Kernels& kernels) {
-  return attend_error(kernels, heads, make_queries(kErrorRows, heads.kind.shape.dim), kErrorPages);
-}
-
 double tokens_of(const FoldedHeads& heads) {
   return static_cast<double>(heads.pages.size() * heads.kind.shape.tokens);
 }
@@ -92,6 +78,14 @@ Row row_of(const char* name, const FoldedHeads& heads, Isa isa, uint32_t threads
   row.threads = threads;
   row.n_kv = heads.pages.size() * heads.kind.shape.tokens;
   return row;
+}
+
+uint32_t tile_tokens(const FoldedHeads& heads, uint32_t group, uint32_t n_q) {
+  return std::min({n_q, heads.kind.shape.tokens, kMaxTileRows / group});
+}
+
+double error_of(const FoldedHeads& heads, const Kernels& kernels) {
+  return attend_error(kernels, heads, make_queries(kErrorRows, heads.kind.shape.dim), kErrorPages);
 }
 
 TimedCase attend_case(const SharedHeads& heads, const Kernels& kernels, uint32_t group, uint32_t threads) {
@@ -116,9 +110,9 @@ TimedCase attend_case(const SharedHeads& heads, const Kernels& kernels, uint32_t
 TimedCase prefill_case(const SharedHeads& heads, const Kernels& kernels, uint32_t group, uint32_t n_q,
                        uint32_t threads) {
   const uint32_t kv_heads = heads->kind.kv_heads;
-  const uint32_t tile_tokens = std::min({n_q, heads->kind.shape.tokens, kMaxTileRows / group});
-  const uint32_t rows = tile_tokens * group;
-  const uint64_t tiles = uint64_t{(n_q + tile_tokens - 1) / tile_tokens} * kv_heads;
+  const uint32_t tokens = tile_tokens(*heads, group, n_q);
+  const uint32_t rows = tokens * group;
+  const uint64_t tiles = uint64_t{(n_q + tokens - 1) / tokens} * kv_heads;
   const uint64_t measured = std::min(tiles / threads * threads, kTilesPerThread * threads);
   const auto crew = make_crew(heads, kernels, 1, rows, rows, threads);
   TimedCase timed;
@@ -134,7 +128,7 @@ TimedCase prefill_case(const SharedHeads& heads, const Kernels& kernels, uint32_
   timed.owner = crew;
   timed.work = [crew = crew.get(), threads, measured, kv_heads](uint32_t thread) {
     for (uint64_t tile = thread; tile < measured; tile += threads) {
-      prefill(*crew->workers[thread], *crew->heads, tile % kv_heads);
+      attend_all_pages(*crew->workers[thread], *crew->heads, tile % kv_heads);
     }
   };
   return timed;

@@ -56,6 +56,21 @@ std::span<const float> Attention::finish(uint32_t tile) {
   return {state.o, size_t{rows_} * heads_.kind.shape.dim};
 }
 
+void attend_all_pages(Attention& attention, const FoldedHeads& heads, size_t head) {
+  attention.clear();
+  const size_t pages = heads.pages.size();
+  for (size_t page = 0; page < pages; page += kCallPages) {
+    const size_t stop = std::min(page + kCallPages, pages);
+    attention.attend(0, head, page, stop, heads.heads[head][stop % pages].section);
+  }
+}
+
+void clear_state(const AttendState& state, uint32_t rows, uint32_t dim) {
+  std::fill_n(state.o, size_t{rows} * dim, 0.0F);
+  std::fill_n(state.m, rows, -HUGE_VALF);
+  std::fill_n(state.l, rows, 0.0F);
+}
+
 double attend_error(const Kernels& kernels, const FoldedHeads& heads, std::span<const float> q,
                     size_t pages) {
   const uint32_t dim = heads.kind.shape.dim;

@@ -40,6 +40,12 @@ class Attention {
   BigBuffer scratch_;
 };
 
+// Tile 0 over all pages of a head, from an empty state.
+void attend_all_pages(Attention& attention, const FoldedHeads& heads, size_t head);
+
+// Empty rows.
+void clear_state(const AttendState& state, uint32_t rows, uint32_t dim);
+
 // Relative L2 error of attention over head 0's first `pages` pages against f64 over their decoded values: the
 // largest of all rows of q, at most kMaxTileRows.
 double attend_error(const Kernels& kernels, const FoldedHeads& heads, std::span<const float> q, size_t pages);

@@ -5,13 +5,11 @@
 #pragma once
 
 #include <atomic>
-#include <memory>
 #include <thread>
 #include <vector>
 
-#include "bench/micro/attend_cases.h"
 #include "bench/micro/measurement.h"
-#include "kvcache/executor.h"
+#include "bench/micro/pooled_attention.h"
 
 namespace quire::micro {
 
@@ -42,18 +40,11 @@ class NeighbourMeasurement final : public Measurement {
   Row row() const override;
 
  private:
-  // One decode step over all pages, in waves of runs with a barrier after each, as the store has them.
-  void step();
   double time_steps();
 
-  SharedHeads heads_;
-  const Kernels& kernels_;
-  uint32_t group_;
-  ThreadPool pool_;
+  PooledAttention attention_;
   BusyLoop neighbour_;
-  std::vector<float> q_;
-  std::vector<BigBuffer> scratch_;  // one for each thread
-  std::vector<float> partials_;     // one state for each item of a wave
+  Row row_;
   std::vector<double> quiet_;
   std::vector<double> loaded_;
 };

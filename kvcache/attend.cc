@@ -253,9 +253,8 @@ Status Attender::miss(Call& call, const HeldRun& run, uint32_t page_in_run) {
 }
 
 Status Attender::hold_wave(Call& call) {
-  read_ahead(call);
-  if (held_.empty()) {
-    return {StatusCode::kOverBudget, "no staging memory is free to read pages from disk; raise host_budget"};
+  for (read_ahead(call); held_.empty(); read_ahead(call)) {
+    if (Status status = context_.residency.pager()->wait_staging(); !status.ok()) return status;
   }
   if (!run_is_ready(context_.residency, held_.front())) {
     const TraceSpan span(context_.trace, "wait for pages", TraceCategory::kIo, call.layer,

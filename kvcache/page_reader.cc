@@ -112,9 +112,8 @@ Result<const uint8_t*> PageReader::read(const PageTable* table, uint32_t page) {
     ResidencyLock lock = residency_.lock();
     epoch = table->pages[page]->rope_epoch;
   }
-  if (acquire_run(residency_, table, page, 1, epoch, &run_) == Acquire::kNoStaging) {
-    return Status(StatusCode::kOverBudget,
-                  "no staging memory is free to read page " + std::to_string(page) + "; raise host_budget");
+  while (acquire_run(residency_, table, page, 1, epoch, &run_) == Acquire::kNoStaging) {
+    if (Status status = residency_.pager()->wait_staging(); !status.ok()) return status;
   }
   ready_run(residency_, &run_);
   if (run_.bytes[0] == nullptr) {

@@ -17,6 +17,7 @@ constexpr uint32_t kReadsPerLoad = kRunPages;
 constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
 constexpr int kMaxAttempts = 8;       // writes that someone who needs room waits for
 constexpr uint32_t kDropPages = 4;    // pages dropped at once when room is needed
+constexpr auto kReleaseWait = std::chrono::seconds(30);     // for a request that is past its deadline already
 constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
 
 // Memory counts as short when less than this share of the host budget is free: pages are then copied down
@@ -41,6 +42,9 @@ struct Mover::Load {
     Nanoseconds start{};
   };
   std::array<Read, kReadsPerLoad> reads{};
+
+  bool is_late() const { return !held && releases_left > 0; }
+  bool is_free() const { return !held && releases_left == 0 && state == State::kFree; }
 };
 
 struct Mover::Write {
@@ -165,9 +169,7 @@ uint8_t* Mover::write_buffer(uint32_t index) const {
 // ---- loads ----
 
 LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
-  const auto free = std::find_if(loads_.begin(), loads_.end(), [](const Load& l) {
-    return l.state == Load::State::kFree && !l.held && l.releases_left == 0;
-  });
+  const auto free = std::ranges::find_if(loads_, &Load::is_free);
   if (free == loads_.end()) return {};
   Load& load = *free;
   load.state = Load::State::kQueued;
@@ -186,6 +188,19 @@ LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
   queued_loads_.push_back(index);
   tier_->wake();
   return {index};
+}
+
+Status Mover::wait_staging() {
+  ResidencyLock lock = context_.residency.lock();
+  const bool settled = load_finished_.wait_for(lock, kReleaseWait, [&] {
+    return broken_ || std::ranges::any_of(loads_, &Load::is_free) ||
+           std::ranges::none_of(loads_, &Load::is_late);
+  });
+  if (std::ranges::any_of(loads_, &Load::is_free)) return {};
+  if (broken_) return round_status_;
+  if (!settled)
+    return {StatusCode::kDeadline, "the disk does not answer: late reads still have all the staging memory"};
+  return {StatusCode::kOverBudget, "no staging memory is free to read pages from disk; raise host_budget"};
 }
 
 void Mover::start_loads() {
@@ -240,7 +255,7 @@ void Mover::complete_read(const Completion& completion) {
   Load& load = loads_[index];
   if (completion.event == CompletionEvent::kReleased) {
     ResidencyLock lock = context_.residency.lock();
-    --load.releases_left;
+    if (--load.releases_left == 0) load_finished_.notify_all();
     return;
   }
   const Load::Read& read = load.reads[completion.tag % kReadsPerLoad];

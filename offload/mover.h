@@ -60,6 +60,7 @@ class Mover final : public Pager {
   Mover& operator=(const Mover&) = delete;
 
   LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages) override;
+  Status wait_staging() override;
   void wait_load(LoadId id, std::span<const uint8_t*> bytes) override;
   bool load_done(LoadId id) override;
   void end_load(LoadId id) override;

@@ -85,6 +85,25 @@ INSTANTIATE_TEST_SUITE_P(AllFaults, FaultyDisk, ::testing::ValuesIn(all_faults()
   return name + (test.param.kind == IoKind::kRead ? "Read" : "Write");
 });
 
+// Late reads keep their staging memory until the system lets go of it: all of it, when every read is late.
+TEST(SlowDisk, StagingMemoryThatItHoldsIsWaitedFor) {
+  const Output& clean = clean_output();
+  World world = small_world();
+  const auto plan = std::make_shared<FaultPlan>(7);
+  plan->add({Fault::kDelay, IoKind::kRead, 0, 8});
+  plan->set_late(std::chrono::milliseconds(400));
+  world.io_deadline = std::chrono::milliseconds(100);
+  world.open_io = faulty_engine_factory(plan);
+  std::unique_ptr<Engine> engine;
+  const Output output = run_whole(world, &engine, 1700);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  for (uint32_t layer = 0; layer < world.layers; ++layer) {
+    EXPECT_TRUE(std::equal(output.out[layer].begin(), output.out[layer].end(), clean.out[layer].begin()));
+  }
+  EXPECT_GT(plan->hits(Fault::kDelay, IoKind::kRead), 0U);
+  std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
+}
+
 TEST(FaultyDiskForGood, AWriteThatAlwaysFailsIsReportedOnceMemoryIsFull) {
   World world = small_world();
   const auto plan = std::make_shared<FaultPlan>(7);

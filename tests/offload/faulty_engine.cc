@@ -57,8 +57,9 @@ void FaultPlan::add(const FaultRule& rule) {
   rules_.push_back(rule);
 }
 
-void FaultPlan::hit_by_chance(uint32_t per_thousand, std::vector<Fault> faults) {
+void FaultPlan::hit_by_chance(uint32_t per_thousand, std::vector<Fault> faults, std::optional<IoKind> kind) {
   const std::lock_guard lock(mutex_);
+  chance_kind_ = kind;
   per_thousand_ = per_thousand;
   chances_ = std::move(faults);
 }
@@ -128,7 +129,8 @@ std::optional<Fault> FaultPlan::by_rule(IoKind kind) {
 
 // The mutex is held.
 std::optional<Fault> FaultPlan::by_chance(IoKind kind) {
-  if (chances_.empty() || random_() % 1000 >= per_thousand_) return std::nullopt;
+  if (chances_.empty() || chance_kind_.value_or(kind) != kind || random_() % 1000 >= per_thousand_)
+    return std::nullopt;
   const Fault fault = chances_[random_() % chances_.size()];
   return possible(fault, kind) ? std::optional(fault) : std::nullopt;
 }

@@ -52,8 +52,9 @@ class FaultPlan {
   explicit FaultPlan(uint64_t seed = 1) : random_(seed) {}
 
   void add(const FaultRule& rule);
-  // From here on each operation that no rule hits is hit, by chance, by one of `faults`.
-  void hit_by_chance(uint32_t per_thousand, std::vector<Fault> faults);
+  // From here on each operation (of `kind`, if one is given) that no rule hits is hit, by chance, by one of
+  // `faults`.
+  void hit_by_chance(uint32_t per_thousand, std::vector<Fault> faults, std::optional<IoKind> kind = {});
   // Forgets all rules and chances; the counts stay.
   void clear();
   // How long after its deadline (or its start, when it has none) a delayed operation is carried out; 10 ms at
@@ -78,6 +79,7 @@ class FaultPlan {
   std::vector<FaultRule> rules_;
   uint32_t per_thousand_ = 0;
   std::vector<Fault> chances_;
+  std::optional<IoKind> chance_kind_;
   Nanoseconds late_ = std::chrono::milliseconds(10);
   std::array<std::array<uint64_t, kIoKindCount>, kFaultCount> hits_{};
   std::array<uint64_t, kIoKindCount> operations_{};

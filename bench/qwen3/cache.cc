@@ -102,7 +102,8 @@ void check(quire_status status, const quire_cache* cache) {
   throw Error(sentence);
 }
 
-Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool)
+Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool,
+             const OpenCache& open)
     : options_(options) {
   const std::vector<quire_layer_options> layers = layer_options(geometry);
   quire_options out;
@@ -129,7 +130,7 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.max_step_tokens = std::max(options.chunk_tokens, options.page_tokens);
   out.trace_path = c_string(options_.trace_path);
   quire_cache* handle = nullptr;
-  check(quire_open(&out, &handle), nullptr);
+  check(open(&out, &handle), nullptr);
   handle_.reset(handle);
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -46,10 +47,14 @@ std::string codec_name(quire_codec codec);
 // Throws Error with the cache's own sentence unless `status` is QUIRE_OK. `cache` may be nullptr for open.
 void check(quire_status status, const quire_cache* cache);
 
+// quire_open, or what stands in for it where a test brings its own disk.
+using OpenCache = std::function<quire_status(const quire_options* options, quire_cache** out)>;
+
 class Cache {
  public:
   // Runs its loops on `pool`, which must outlive it. Throws Error.
-  Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool);
+  Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool,
+        const OpenCache& open = quire_open);
 
   quire_cache* handle() const { return handle_.get(); }
   const CacheOptions& options() const { return options_; }

@@ -207,8 +207,8 @@ void Session::recover(const quire_miss& miss, const OwnRows* own) {
       recover_batch(miss.layer, first, end, own);
       first = end;
     } catch (const OverBudget&) {
-      // Every cache that opens has room to recover page by page.
-      if (replay_tokens_ == page_tokens) throw;
+      // Every cache that opens has room to recover page by page, but not inside a larger replay.
+      if (end - first <= page_tokens) throw;
       replay_tokens_ = page_tokens;
     }
   }

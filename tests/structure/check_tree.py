@@ -21,8 +21,8 @@ IGNORED = re.compile(r"^(\.git|build.*|out|__pycache__|compile_commands\.json)$"
 LAYERS = ["quant", "kvcache", "offload", "bindings"]
 # What users include, and so the only headers of the library that bench/ and the examples may include.
 PUBLIC_HEADERS = {"bindings/c/quire.h", "bindings/cpp/quire.hpp"}
-# Measures kernels alone, which the public API does not show.
-KERNEL_BENCHMARKS = "bench/micro/"
+# Measure kernels alone, which the public API does not show.
+KERNEL_BENCHMARKS = ("bench/micro/", "bench/peers/")
 # Files that stand on public headers alone: they are installed, or show what an embedder writes.
 STANDALONE = {"bindings/c/quire.h", "bindings/cpp/quire.hpp", "bindings/c/example.c", "bindings/cpp/example.cpp"}
 

@@ -20,6 +20,7 @@ CLEAN = {
     "bindings/cpp/quire.hpp": "#include <quire.h>\n",
     "bench/scale.cc": '#include "bench/qwen3/model.h"\n#include "bindings/c/quire.h"\n#include <quire.hpp>\n',
     "bench/micro/attend.cc": '#include "quant/page.h"\n',
+    "bench/peers/main.cc": '#include "quant/page.h"\n',
     "tests/quant/page_test.cc": '#include "quant/page.h"\n#include "tests/quant/shapes.h"\n',
     "tests/bench/model_test.cc": '#include "bench/qwen3/model.h"\n',
     "build/anything.cc": '#include "bench/leak.h"\n',

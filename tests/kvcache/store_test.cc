@@ -155,6 +155,52 @@ TEST_F(Store, NotFiniteInputIsRefusedAndNothingIsStored) {
   EXPECT_LT(relative_error(last_row(world_, output, 1).data(), attend_reference(world_, 1, 99)), 0.2);
 }
 
+// f32 knows numbers above the largest bf16; int codecs saturate there, as bf16 does.
+TEST_F(Store, HugeInputsDecodeToFiniteValues) {
+  const float most = std::numeric_limits<float>::max();
+  const float largest_bf16 = 0x1.fep127F;
+  for (const CodecId codec :
+       {CodecId::kInt8, CodecId::kInt4, CodecId::kInt3, CodecId::kInt2, CodecId::kBf16}) {
+    world_.key_codec = world_.value_codec = codec;
+    world_.layers = 1;
+    open();
+    const uint32_t width = world_.kv_row();
+    std::vector<float> huge = rows(world_, Row::kKey, 0, 0, 64);
+    for (size_t i = 0; i < huge.size(); i += 3) huge[i] = i % 2 == 0 ? most : -most;
+    const StepRequest request{sequence_, 0, 64};
+    auto step = engine_->cache().begin({&request, 1});
+    ASSERT_TRUE(step.ok());
+    const TensorView kv = view(huge, world_.head_dim, world_.kv_heads);
+    ASSERT_TRUE(engine_->cache().append(step->get(), 0, kv, kv).ok());
+    ASSERT_TRUE(engine_->cache().end(step->get()).ok());
+
+    const Page& page = *sequence_->layers[0].table->pages[1];  // page 0 has sinks
+    const LayerConfig& layer = engine_->config().layer[0];
+    const SectionLayout& at = layer.layout.section;
+    std::vector<float> keys(size_t{world_.page_tokens} * world_.head_dim);
+    std::vector<float> values(keys.size());
+    for (uint32_t head = 0; head < world_.kv_heads; ++head) {
+      const uint8_t* section = page.memory() + layer.layout.header_bytes + head * at.bytes;
+      const SectionEntry& entry = page.entries[head];
+      const SectionShape shape = engine_->config().shape();
+      best_kernels().decode_key(
+          codec, shape, {section + at.key_codes, section + at.key_meta, entry.key_param}, keys.data());
+      best_kernels().decode_value(codec, shape,
+                                  {section + at.value_codes, section + at.value_meta, entry.value_param},
+                                  values.data());
+      for (size_t i = 0; i < keys.size(); ++i) {
+        const size_t token = world_.page_tokens + i / world_.head_dim;
+        const float x = huge[token * width + head * world_.head_dim + i % world_.head_dim];
+        ASSERT_TRUE(std::isfinite(keys[i]) && std::isfinite(values[i])) << find_codec(codec)->name;
+        if (std::abs(x) != most) continue;
+        ASSERT_NEAR(keys[i], std::copysign(largest_bf16, x), 2e-3F * largest_bf16) << find_codec(codec)->name;
+        ASSERT_NEAR(values[i], std::copysign(largest_bf16, x), 2e-3F * largest_bf16)
+            << find_codec(codec)->name;
+      }
+    }
+  }
+}
+
 TEST_F(Store, AStepThatSkipsALayerForgetsItsTokens) {
   open();
   run(sequence_, 0, 40);

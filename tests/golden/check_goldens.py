@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from quire_codec import CODECS, Rows, rotate_row
+from quire_codec import CODECS, Rows, clamp_row, f32, mean_step_entry, rotate_row, scale_step_entry
 from quire_page import Header, PageError, Section, read_page, write_page
 from xxh3 import xxh3_64
 
@@ -27,17 +27,39 @@ def draws(state: int) -> Iterator[int]:
         yield state
 
 
+def f32_of(bits: int) -> float:
+    return struct.unpack("<f", struct.pack("<I", bits))[0]
+
+
 def wild(draw: int) -> float:
     bits = draw & 0xFFFF0000
     if bits & 0x7F800000 == 0x7F800000:
         bits &= ~0x40000000
-    return struct.unpack("<f", struct.pack("<I", bits))[0]
+    return f32_of(bits)
 
 
-def input_value(fill: str, draw: int, t: int, c: int) -> float:
-    """x[t][c] of README.md's table of fills."""
-    i = draw // 256 - 2**23
-    match fill:
+def huge(draw: int) -> float:
+    fraction = draw % 2**23 if draw >> 16 & 1 else 0x7F0000 + draw % 2**16
+    return f32_of((draw & 0x80000000) + 0x7F000000 + fraction)
+
+
+def fading_shift(t: int) -> int:
+    pair = t // 2
+    if pair == 0:
+        return 0
+    return pair + 9 if pair < 9 else 8 * (pair - 5)
+
+
+def is_mirrored(entry: Entry, t: int) -> bool:
+    """Whether token t is the negative of the one before it."""
+    last = entry["fill"] == "whisper" and t == entry["page_tokens"] - 1
+    return t % 2 == 1 and entry["fill"] in ("fading", "whisper", "scale_step") and not last
+
+
+def input_value(entry: Entry, draw: int, t: int, c: int) -> float:
+    """x[t][c] of README.md's table of fills, before tokens are mirrored."""
+    i, seed = draw // 256 - 2**23, entry["seed"]
+    match entry["fill"]:
         case "flat":
             return i * 2.0**-21
         case "channels":
@@ -52,16 +74,32 @@ def input_value(fill: str, draw: int, t: int, c: int) -> float:
             return 1.5
         case "zeros":
             return 0.0 if draw < 2**31 else -0.0
-    raise ValueError(f"{fill} is no fill that README.md describes")
+        case "huge":
+            return huge(draw)
+        case "fading":
+            return i * 2.0 ** (-21 - fading_shift(t))
+        case "whisper":
+            return i * 2.0 ** (-74 - 2 * (seed % 4) if t >= entry["page_tokens"] - 2 else -21)
+        case "mean_step":
+            return f32(127 * mean_step_entry(seed % 16)) if c == 0 else 0.0
+        case "scale_step":
+            return f32((44, 45, 127)[seed // 16 % 3] * scale_step_entry(seed % 16)) if c == 0 else 0.0
+    raise ValueError(f"{entry['fill']} is no fill that README.md describes")
 
 
 def input_rows(entry: Entry, codec: str, stream: int, diag: list[float] | None) -> Rows:
     """One side of one section, rotated where its codec asks for it."""
     draw = draws((entry["seed"] + stream) % 2**32)
     tokens, channels = range(entry["page_tokens"]), range(entry["head_dim"])
-    rows = [[input_value(entry["fill"], next(draw), t, c) for c in channels] for t in tokens]
-    if CODECS[_CODEC_IDS[codec]].family == "rotated":
-        return [rotate_row(row, diag) for row in rows]
+    rows = [[input_value(entry, next(draw), t, c) for c in channels] for t in tokens]
+    for t in tokens:
+        if is_mirrored(entry, t):
+            rows[t] = [-x for x in rows[t - 1]]
+    match CODECS[_CODEC_IDS[codec]].family:
+        case "rotated":
+            return [rotate_row(row, diag) for row in rows]
+        case "uniform":
+            return [clamp_row(row) for row in rows]
     return rows
 
 
@@ -86,7 +124,7 @@ def page_of(entry: Entry) -> bytes:
     heads = range(entry["kv_heads"])
     keys = [input_rows(entry, entry["key_codec"], 2 * h, diag) for h in heads]
     values = [input_rows(entry, entry["value_codec"], 2 * h + 1, None) for h in heads]
-    return write_page(header_of(entry), keys, values)
+    return write_page(header_of(entry), keys, values, tuple(entry["params"]) if "params" in entry else None)
 
 
 def hash_text(data: bytes) -> str:
@@ -128,6 +166,7 @@ def check(entry: Entry, page: bytes) -> list[str]:
     try:
         golden = bytes.fromhex(entry["page"]) if "page" in entry else page
         problems += decoded_problems(entry, *read_page(golden))
+        problems += decoded_problems(entry, *read_page(golden + b"no part of it"))
     except PageError as error:
         problems.append(str(error))
     return problems

@@ -3,22 +3,48 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
+#include <functional>
 #include <memory>
 #include <new>
 
 #include "quant/bytes.h"
+#include "quant/steps.h"
 
 namespace quire::golden {
 namespace {
 
 constexpr uint64_t kParamsHash = 0x0123456789ABCDEF;
 
-float value_of(Fill fill, uint32_t draw, uint32_t token, uint32_t channel) {
+constexpr float kLargestBf16 = 0x1.fep127F;
+
+// In pairs of tokens with falling exponents, dense where rotated codecs flush a token's scale.
+int fading_shift(uint32_t token) {
+  const auto pair = static_cast<int>(token / 2);
+  if (pair == 0) return 0;
+  return pair < 9 ? pair + 9 : 8 * (pair - 5);
+}
+
+// An f32 whose sign and low bits are the draw's: half of them above the largest bf16, half of them anywhere
+// from 2^127 on.
+float huge(uint32_t draw) {
+  const uint32_t fraction = (draw & 0x10000U) != 0 ? draw & 0x7FFFFFU : 0x7F0000U | (draw & 0xFFFFU);
+  return std::bit_cast<float>((draw & 0x80000000U) | 0x7F000000U | fraction);
+}
+
+// A level that the residuals of rot4, rot3 and rot2 take when all of a token's are alike.
+float common_level(uint32_t seed) {
+  constexpr std::array<float, 3> kLevels{44.0F, 45.0F, 127.0F};
+  return kLevels[seed / 16 % 3];
+}
+
+float value_of(const PageSpec& spec, uint32_t draw, uint32_t token, uint32_t channel) {
   const int32_t integer = static_cast<int32_t>(draw >> 8) - (1 << 23);
-  switch (fill) {
+  const uint32_t step = spec.seed % kStepsPerOctave;
+  switch (spec.fill) {
     case Fill::kFlat:
       return std::ldexp(static_cast<float>(integer), -21);
     case Fill::kChannels: {
@@ -38,8 +64,28 @@ float value_of(Fill fill, uint32_t draw, uint32_t token, uint32_t channel) {
       return 1.5F;
     case Fill::kZeros:
       return (draw & 0x80000000U) == 0 ? 0.0F : -0.0F;
+    case Fill::kHuge:
+      return huge(draw);
+    case Fill::kFading:
+      return std::ldexp(static_cast<float>(integer), -21 - fading_shift(token));
+    case Fill::kWhisper: {
+      const bool last_pair = token / 2 + 1 == spec.header.kind.shape.tokens / 2;
+      return std::ldexp(static_cast<float>(integer),
+                        last_pair ? -74 - 2 * static_cast<int>(spec.seed % 4) : -21);
+    }
+    case Fill::kMeanStep:
+      return channel == 0 ? 127.0F * kStepMantissa[step] : 0.0F;
+    case Fill::kScaleStep:
+      return channel == 0 ? common_level(spec.seed) * kStepBoundary[step] : 0.0F;
   }
   return 0.0F;
+}
+
+// Odd tokens that are the negative of the token before: together they leave no mean.
+bool is_mirrored(const PageSpec& spec, uint32_t token) {
+  if (token % 2 == 0) return false;
+  if (spec.fill == Fill::kWhisper) return token + 1 != spec.header.kind.shape.tokens;
+  return spec.fill == Fill::kFading || spec.fill == Fill::kScaleStep;
 }
 
 // The inputs of one side of one section, before any rotation.
@@ -50,7 +96,8 @@ std::vector<float> plain_values(const PageSpec& spec, uint32_t head, Side side) 
   for (uint32_t token = 0; token < shape.tokens; ++token) {
     for (uint32_t channel = 0; channel < shape.dim; ++channel) {
       state = state * 1664525U + 1013904223U;
-      values.push_back(value_of(spec.fill, state, token, channel));
+      values.push_back(is_mirrored(spec, token) ? -values[values.size() - shape.dim]
+                                                : value_of(spec, state, token, channel));
     }
   }
   return values;
@@ -66,8 +113,11 @@ std::vector<float> balance_of(uint32_t dim) {
 std::vector<float> codec_values(const Kernels& kernels, const PageSpec& spec, uint32_t head, Side side) {
   const PageKind& kind = spec.header.kind;
   std::vector<float> values = plain_values(spec, head, side);
-  const CodecId codec = side == Side::kKey ? kind.key_codec : kind.value_codec;
-  if (find_codec(codec)->space == CodecSpace::kRotated) {
+  const CodecInfo& codec = *find_codec(side == Side::kKey ? kind.key_codec : kind.value_codec);
+  if (codec.family == CodecFamily::kUniform) {
+    for (float& x : values) x = std::clamp(x, -kLargestBf16, kLargestBf16);
+  }
+  if (codec.space == CodecSpace::kRotated) {
     const std::vector<float> diag = balance_of(kind.shape.dim);
     const bool balanced = spec.balanced && side == Side::kKey;
     kernels.rotate(values.data(), kind.shape.tokens, kind.shape.dim, balanced ? diag.data() : nullptr);
@@ -113,6 +163,10 @@ Section write_section(const Kernels& kernels, const PageSpec& spec, uint32_t hea
                      bytes + layout.key_meta, &section.entry.key_param);
   kernels.encode_value(kind.value_codec, kind.shape, values.data(), kind.sink_tokens,
                        bytes + layout.value_codes, bytes + layout.value_meta, &section.entry.value_param);
+  if (spec.params) {
+    section.entry.key_param = spec.params->key;
+    section.entry.value_param = spec.params->value;
+  }
   store_sinks(kernels, kind, keys, bytes + layout.sink_keys);
   store_sinks(kernels, kind, values, bytes + layout.sink_values);
   section.entry.checksum =
@@ -149,9 +203,59 @@ PageSpec spec_of(CodecId key, CodecId value, SectionShape shape, Fill fill, uint
 }  // namespace
 
 std::string_view fill_name(Fill fill) {
-  constexpr std::array<std::string_view, 7> kNames{"flat",      "channels", "tokens", "wild",
-                                                   "subnormal", "constant", "zeros"};
+  constexpr std::array<std::string_view, 12> kNames{"flat",      "channels", "tokens",    "wild",
+                                                    "subnormal", "constant", "zeros",     "huge",
+                                                    "fading",    "whisper",  "mean_step", "scale_step"};
   return kNames[static_cast<size_t>(fill)];
+}
+
+using AddSpec = std::function<PageSpec&(CodecId key, CodecId value, SectionShape shape, Fill fill)>;
+
+// Where rounding, flushing and saturation take turns.
+void add_edges(const AddSpec& add) {
+  for (const CodecInfo& codec : kCodecs) {
+    PageSpec& spec = add(codec.id, codec.id, {32, 64}, Fill::kHuge);
+    spec.header.kind.sink_tokens = codec.bits == 32 ? 0 : 2;
+    spec.whole_bytes = codec.id == CodecId::kBf16;
+  }
+  for (const CodecId codec : {CodecId::kRot4, CodecId::kRot3, CodecId::kRot2}) {
+    add(codec, codec, {32, 32}, Fill::kFading).header.kind.kv_heads = 5;
+    for (int i = 0; i < 4; ++i) add(codec, codec, {32, 32}, Fill::kWhisper);
+  }
+}
+
+// Every entry of the tables of logarithmic steps, met exactly or as nearly as f32 has it.
+void add_steps(const AddSpec& add) {
+  constexpr std::array<CodecId, 3> kRotated{CodecId::kRot4, CodecId::kRot3, CodecId::kRot2};
+  for (uint32_t i = 0; i < kStepsPerOctave; ++i) {
+    PageSpec& mean = add(kRotated[i % 3], kRotated[(i + 1) % 3], {32, 64}, Fill::kMeanStep);
+    mean.header.kind.sink_tokens = 31;
+    mean.seed = i;
+    for (uint32_t level = 0; level < 3; ++level) {
+      add(kRotated[level], kRotated[level], {32, 64}, Fill::kScaleStep).seed = 16 * level + i;
+    }
+  }
+}
+
+// Headers of one, two and three blocks; params that no writer writes.
+void add_foreign(const AddSpec& add) {
+  PageSpec& three = add(CodecId::kRot2, CodecId::kRot2, {32, 32}, Fill::kFlat);
+  three.header.kind.kv_heads = 3;
+  three.whole_bytes = true;
+  add(CodecId::kInt3, CodecId::kRot4, {32, 32}, Fill::kFlat).header.kind.kv_heads = 6;
+  add(CodecId::kRot4, CodecId::kInt2, {32, 32}, Fill::kFlat).header.kind.kv_heads = 7;
+
+  const auto as_u32 = [](int32_t x) { return static_cast<uint32_t>(x); };
+  const auto steps = [](int scale, int mean) {
+    return uint32_t{static_cast<uint16_t>(scale)} | uint32_t{static_cast<uint16_t>(mean)} << 16;
+  };
+  const SectionShape small{32, 32};
+  add(CodecId::kInt8, CodecId::kInt4, small, Fill::kFlat).params = {200, as_u32(-1000)};
+  add(CodecId::kInt2, CodecId::kInt3, small, Fill::kFlat).params = {as_u32(INT32_MIN), as_u32(INT32_MAX)};
+  add(CodecId::kRot4, CodecId::kRot2, small, Fill::kChannels).params = {steps(3000, 0), steps(-3000, 32767)};
+  add(CodecId::kRot3, CodecId::kRot4, small, Fill::kChannels).params = {steps(-32768, -32768),
+                                                                        steps(5, 2047)};
+  add(CodecId::kBf16, CodecId::kF32, small, Fill::kFlat).params = {7, UINT32_MAX};
 }
 
 std::vector<PageSpec> page_specs() {
@@ -201,6 +305,9 @@ std::vector<PageSpec> page_specs() {
       spec.balanced = true;
     }
   }
+  add_edges(add);
+  add_steps(add);
+  add_foreign(add);
   return specs;
 }
 

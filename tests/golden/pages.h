@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <vector>
 
@@ -12,8 +13,27 @@
 namespace quire::golden {
 
 // How the integers of the generator become values.
-enum class Fill : uint8_t { kFlat, kChannels, kTokens, kWild, kSubnormal, kConstant, kZeros };
+enum class Fill : uint8_t {
+  kFlat,
+  kChannels,
+  kTokens,
+  kWild,
+  kSubnormal,
+  kConstant,
+  kZeros,
+  kHuge,
+  kFading,
+  kWhisper,
+  kMeanStep,
+  kScaleStep
+};
 std::string_view fill_name(Fill fill);
+
+// What a page's sections say instead of what their codecs have written.
+struct ForeignParams {
+  uint32_t key;
+  uint32_t value;
+};
 
 struct PageSpec {
   PageHeader header;
@@ -21,6 +41,7 @@ struct PageSpec {
   uint32_t seed;
   bool balanced;     // rotated keys have a balance vector
   bool whole_bytes;  // the manifest holds all bytes, not only their checksum
+  std::optional<ForeignParams> params = {};
 };
 
 std::vector<PageSpec> page_specs();

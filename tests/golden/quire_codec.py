@@ -108,7 +108,17 @@ _H = tuple(f32(2 ** ((i + 0.5) / 16)) for i in range(16))
 
 def step(n: int) -> float:
     exponent, i = divmod(n, 16)
-    return 0.0 if exponent < -126 else _M[i] * 2.0**exponent
+    return 0.0 if exponent < -126 else _M[i] * 2.0 ** min(exponent, 127)
+
+
+def mean_step_entry(i: int) -> float:
+    """m[i] of the table of logarithmic steps."""
+    return _M[i]
+
+
+def scale_step_entry(i: int) -> float:
+    """h[i] of the table of logarithmic steps."""
+    return _H[i]
 
 
 def ceil_step(s: float) -> int:
@@ -121,6 +131,12 @@ def round_step(s: float) -> int:
     k = floor_log2(s)
     z = s * 2.0**-k
     return 16 * k + sum(h <= z for h in _H)
+
+
+def clamp_row(row: list[float]) -> list[float]:
+    """A row as whoever feeds a uniform codec hands it in."""
+    largest = float.fromhex("0x1.fep127")
+    return [clamp(v, -largest, largest) for v in row]
 
 
 def rotate_row(row: list[float], diag: list[float] | None) -> list[float]:
@@ -268,7 +284,7 @@ def decode_uniform(codec: Codec, side: Side, encoded: Encoded, tokens: int, head
     codes = unpack_codes(encoded.codes, codec.bits, side, tokens, head_dim)
     halves = struct.unpack(f"<{len(encoded.meta) // 2}e", encoded.meta)
     scales, mids = halves[: len(halves) // 2], halves[len(halves) // 2 :]
-    centre, factor = _centre(codec, side), 2.0 ** signed(encoded.param, 32)
+    centre, factor = _centre(codec, side), 2.0 ** clamp(signed(encoded.param, 32), -126, 127)
 
     def value(t: int, c: int) -> float:
         group = c if side is Side.KEYS else t

@@ -41,6 +41,8 @@ class Section:
     sink_values: Rows
 
 
+Params = tuple[int, int]  # of keys and of values
+
 _HEADER = struct.Struct("<3s7B3H2IQ")
 _ENTRY = struct.Struct("<Q2I")
 _CHECKSUM_AT = 20
@@ -79,8 +81,11 @@ def header_checksum(header: bytes) -> int:
     return xxh3_64(zeroed) % 2**32
 
 
-def write_section(header: Header, keys: Rows, values: Rows) -> tuple[bytes, bytes]:
-    """(header entry, section) of one kv head; keys and values [T][D] in their codec's space."""
+def write_section(header: Header, keys: Rows, values: Rows, foreign: Params | None = None) -> tuple[bytes, bytes]:
+    """(header entry, section) of one kv head; keys and values [T][D] in their codec's space.
+
+    foreign: params to write instead of the codecs' own, as no writer does.
+    """
     n = header.sink_tokens
     key_codec, value_codec = CODECS[header.key_codec], CODECS[header.value_codec]
     k = encode(key_codec, Side.KEYS, keys, n)
@@ -88,12 +93,13 @@ def write_section(header: Header, keys: Rows, values: Rows) -> tuple[bytes, byte
     sinks = b"".join(bf16_bytes(x) for rows in (keys, values) for row in rows[:n] for x in row)
     section = k.codes + v.codes + k.meta + v.meta + sinks
     section += bytes(align64(len(section)) - len(section))
-    return _ENTRY.pack(section_checksum(section, k.param, v.param), k.param, v.param), section
+    key_param, value_param = foreign or (k.param, v.param)
+    return _ENTRY.pack(section_checksum(section, key_param, value_param), key_param, value_param), section
 
 
-def write_page(header: Header, keys: list[Rows], values: list[Rows]) -> bytes:
-    """The page of keys and values [H][T][D], each in its codec's space."""
-    sections = [write_section(header, k, v) for k, v in zip(keys, values, strict=True)]
+def write_page(header: Header, keys: list[Rows], values: list[Rows], foreign: Params | None = None) -> bytes:
+    """The page of keys and values [H][T][D], each in its codec's space; foreign as in write_section."""
+    sections = [write_section(header, k, v, foreign) for k, v in zip(keys, values, strict=True)]
     h = header
     small = (h.key_codec, h.value_codec, h.flags, h.sink_tokens, h.page_tokens, h.token_count)
     wide = (h.head_dim, h.kv_heads, 0, h.rope_epoch, 0, h.layer_params_hash)
@@ -166,7 +172,7 @@ def read_page(page: bytes) -> tuple[Header, list[Section]]:
     header = read_header(page)
     at, size = header_bytes(header.kv_heads), align64(sum(array_sizes(header)))
     expected = at + size * header.kv_heads
-    _require(len(page) == expected, f"the page has {len(page)} bytes, but its header calls for {expected}")
+    _require(len(page) >= expected, f"the page has {len(page)} bytes, but its header calls for {expected}")
     sections = []
     for head in range(header.kv_heads):
         checksum, key_param, value_param = _ENTRY.unpack_from(page, _HEADER.size + _ENTRY.size * head)

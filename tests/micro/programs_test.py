@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """quire-micro: every case makes a row whose figures fit together; bad input is refused; the page holds the rows.
 
-usage: programs_test.py QUIRE_MICRO FOLDER_OF_BENCH_MICRO
+usage: programs_test.py QUIRE_MICRO QUIRE_MICRO_STEPS FOLDER_OF_BENCH_MICRO
 """
 
 import json
@@ -13,12 +13,15 @@ import tempfile
 import unittest
 from pathlib import Path
 
-PROGRAM, FOLDER = sys.argv.pop(1), Path(sys.argv.pop(1))
+PROGRAM, STEPS, FOLDER = sys.argv.pop(1), sys.argv.pop(1), Path(sys.argv.pop(1))
+sys.path.insert(0, str(FOLDER))
+import section_counts
 SMALL = ["--tokens", "2048", "--prefill-tokens", "1024", "--n-q", "64", "--kv-heads", "2", "--rounds", "2",
          "--isa", "best"]
 CASES = {"attend", "prefill", "encode", "decode-page", "checksum", "neighbour"}
 # Largest relative L2 errors that the kernels promise (kernels.h), by bits of a code.
 BOUNDS = {16: 2e-6, 8: 2e-4, 4: 1e-2, 3: 1e-2, 2: 1e-2}
+PRODUCTS = {"avx512": 64, "avx2": 16}  # of one dot instruction
 BITS = {"bf16": 16, "int8": 8, "rot4": 4}
 
 
@@ -67,6 +70,21 @@ class Rows(unittest.TestCase):
             if row["case"] == "attend":
                 values = 2 * row["n_kv"] * 2 * 128
                 self.assertLess(abs(row["bytes"] * 8 / values - BITS[row["k_codec"]]), 0.6, row)
+
+    def test_counted_work_is_what_the_processor_executes(self):
+        """Dot instructions of one section, counted step by step, times the products that one of them makes."""
+        isa = self.rows[0]["isa"]
+        if isa not in PRODUCTS or run(STEPS, isa, "rot4", "1", "1").returncode == 1:
+            self.skipTest("no program can be traced here, or the kernels are scalar")
+        at = section_counts.phases_of(STEPS)
+        for codec in ("int8", "rot4"):
+            row = next(row for row in self.rows if row["case"] == "attend" and row["k_codec"] == codec
+                       and row["key_space"] == "post_rope" and row["group"] == 4)
+            table = section_counts.section(STEPS, at, isa, codec, "4")
+            dots = sum(counts["dots"] for counts in table.values())
+            executed = dots * PRODUCTS[isa] / (row["macs"] / (row["n_kv"] / 64 * 2))
+            self.assertGreaterEqual(executed, 1, codec)
+            self.assertLess(executed, 1.05, codec)  # products with means are not part of the count
 
     def test_errors_are_within_the_kernels_bounds(self):
         for row in self.rows:

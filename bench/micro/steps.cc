@@ -1,0 +1,115 @@
+// quire-micro-steps ISA CODEC ROWS SECTIONS: the instructions that attention over so many sections takes,
+// counted by a single step after another. Prints a line "offset-in-the-program count" for each;
+// section_counts.py reads them.
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <charconv>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <map>
+#include <string>
+
+#include "bench/micro/attention.h"
+
+namespace quire::micro {
+namespace {
+
+constexpr size_t kWarmPages = 48;  // the running maximum has settled: no later section lowers the state
+
+// Counting goes from the call of one to the call of the other.
+[[gnu::noinline]] void begin_counting() { asm volatile(""); }
+[[gnu::noinline]] void end_counting() { asm volatile(""); }
+
+uint64_t address_of(void (*function)()) { return reinterpret_cast<uint64_t>(function); }
+
+// Where the program lies in memory.
+uint64_t program_base() {
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  std::getline(maps, line);
+  uint64_t base = 0;
+  std::from_chars(line.data(), line.data() + line.size(), base, 16);
+  return base;
+}
+
+// Steps a stopped child through to the end of counting. False when the system does not allow it.
+bool count_steps(pid_t child, std::map<uint64_t, uint64_t>* counts) {
+  bool counting = false;
+  for (;;) {
+    user_regs_struct registers{};
+    if (ptrace(PTRACE_GETREGS, child, nullptr, &registers) != 0) return false;
+    counting |= registers.rip == address_of(&begin_counting);
+    if (registers.rip == address_of(&end_counting)) return true;
+    if (counting) ++(*counts)[registers.rip];
+    int status = 0;
+    if (ptrace(PTRACE_SINGLESTEP, child, nullptr, nullptr) != 0) return false;
+    if (waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) return false;
+  }
+}
+
+bool count_attention(Attention& attention, size_t sections, std::map<uint64_t, uint64_t>* counts) {
+  const pid_t child = fork();
+  if (child == 0) {
+    if (ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) _exit(1);
+    (void)raise(SIGSTOP);
+    begin_counting();
+    attention.attend(0, 0, kWarmPages, kWarmPages + sections, nullptr);
+    end_counting();
+    _exit(0);
+  }
+  int status = 0;
+  if (child < 0 || waitpid(child, &status, 0) != child || !WIFSTOPPED(status)) return false;
+  const bool counted = count_steps(child, counts);
+  (void)kill(child, SIGKILL);
+  (void)waitpid(child, &status, 0);
+  return counted;
+}
+
+const Kernels* table_named(const std::string& name) {
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
+    if (name == isa_name(isa)) return find_kernels(isa);
+  }
+  return nullptr;
+}
+
+int run(const std::string& isa, const CodecInfo* codec, int rows, int sections) {
+  const Kernels* kernels = table_named(isa);
+  if (kernels == nullptr || codec == nullptr || rows < 1 || rows > 64 || sections < 1 || sections > 16) {
+    std::fprintf(
+        stderr,
+        "usage: quire-micro-steps ISA CODEC ROWS SECTIONS, an instruction set that this machine has, a "
+        "codec, 1 to 64 rows, 1 to 16 sections\n");
+    return 2;
+  }
+  const PageKind kind{codec->id, codec->id, KeySpace::kPostRope, 0, 1, {64, 128}};
+  const FoldedHeads heads = make_folded_heads(*kernels, kind, size_t{64} * 64, 1);
+  const std::vector<float> q = make_queries(static_cast<size_t>(rows), kind.shape.dim);
+  Attention attention(*kernels, heads, 1, static_cast<uint32_t>(rows), q);
+  attention.clear();
+  for (size_t page = 0; page < kWarmPages; page += kCallPages)
+    attention.attend(0, 0, page, page + kCallPages, nullptr);
+  std::map<uint64_t, uint64_t> counts;
+  if (!count_attention(attention, static_cast<size_t>(sections), &counts)) {
+    std::fprintf(stderr, "quire-micro-steps: the system does not allow a program to be traced here\n");
+    return 1;
+  }
+  const uint64_t base = program_base();
+  for (const auto& [address, count] : counts) {
+    std::printf("%llx %llu\n", static_cast<unsigned long long>(address - base),
+                static_cast<unsigned long long>(count));
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace quire::micro
+
+int main(int argc, char** argv) {
+  const std::string codec = argc == 5 ? argv[2] : "";
+  return quire::micro::run(argc == 5 ? argv[1] : "", quire::find_codec(std::string_view(codec)),
+                           argc == 5 ? std::atoi(argv[3]) : 0, argc == 5 ? std::atoi(argv[4]) : 0);
+}

@@ -3,75 +3,116 @@
 #pragma once
 
 #include "quant/cpu/quad_dot-inl.h"
+#include "quant/cpu/softmax-inl.h"
 #include "quant/cpu/tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-// tile.scores = token scale * sum over channels of query integer * level.
-template <uint32_t kBits, int kRows, class Shape>
+// scores = score_scale * token scale * sum over channels of query integer * level + score_offset.
+template <uint32_t kBits, bool kTokenScales, int kRows, class Shape>
 void score_quads(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
-  const float* token_scale = tile.section.key_token_scale;
-  float* const scores = tile.scores;
+  [[maybe_unused]] const float* token_scale = tile.section.key_token_scale;
   quad_dot<Side::kKey, kBits, true, kRows, columns_for<Side::kKey, true, kRows>(Shape::kTokenStep)>(
       tile.section.key, shape.dim() / 4, shape.tokens(),
       block.query, [&](int r) __attribute__((always_inline)) { return block.query_offset[r]; },
-      [&](int r, uint32_t token, Ints sum) __attribute__((always_inline)) {
-        store(to_floats(sum) * load(token_scale + token),
-              scores + static_cast<uint32_t>(r) * shape.tokens() + token);
+      [&](uint32_t token, const Ints(&sums)[kRows]) __attribute__((always_inline)) {
+        const Floats scale = kTokenScales ? load(token_scale + token) : splat(1.0F);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          const Floats sum = kTokenScales ? to_floats(sums[r]) * scale : to_floats(sums[r]);
+          store(mul_add(sum, splat(block.score_scale[r]), splat(block.score_offset[r])),
+                tile.scores + static_cast<uint32_t>(r) * shape.tokens() + token);
+        }
       });
 }
 
-// o += weights * values. The weights of tile.scores become integers up to each row's `tops`.
-template <uint32_t kBits, bool kPrecise, int kRows, class Shape>
-HWY_INLINE void accumulate_quads(Tile& tile, RowBlock& block, Floats largest, Floats tops) {
-  using Dot = Product<Side::kValue, kPrecise>;
-  const Shape shape(tile.shape);
-  const uint32_t quads = shape.tokens() / 4;
-  alignas(64) PerRow inverse;
-  const Floats scale = tops / max(largest, splat(1e-30F));
-  store(scale, inverse);
-  store(splat(tile.section.value_factor) / scale, block.weight_scale);
-  for (int r = 0; r < kRows; ++r) {
-    const float* weights = tile.scores + static_cast<uint32_t>(r) * shape.tokens();
-    int32_t* operands = tile.weight_operands + static_cast<uint32_t>(r) * Dot::kParts * quads;
-    const Floats row_scale = splat(inverse[r]);
-    for (uint32_t t = 0; t < shape.tokens(); t += kLanes) {
-      store_weights<kPrecise>(to_ints(load(weights + t) * row_scale), operands, t, quads);
-    }
-  }
-  const float* offset = tile.section.value_offset;
-  float* const o = tile.o + size_t{block.first} * shape.dim();
-  quad_dot<Side::kValue, kBits, kPrecise, kRows, columns_for<Side::kValue, kPrecise, kRows>(Shape::kDimStep)>(
-      tile.section.value, quads, shape.dim(), tile.weight_operands,
-      [](int) __attribute__((always_inline)) { return 0; },
-      [&](int r, uint32_t channel, Ints sum) __attribute__((always_inline)) {
-        float* at = o + static_cast<uint32_t>(r) * shape.dim() + channel;
-        const Floats out = mul_add(to_floats(sum), splat(block.weight_scale[r]), load(at));
-        store(mul_add(splat(block.offset_weight[r]), load(offset + channel), out), at);
-      });
-}
+// A weight above this share of the sum of all before its section is worth 16 bits.
+inline constexpr float kDominantShare = 1.0F / 8;
 
-// A weight that makes up this share of a row's sum so far is worth 16 bits.
-inline constexpr float kDominantShare = 1.0F / 32;
+// How a section's weights become integers, up to `tops` of each row: weight_top and weight_scale.
+HWY_INLINE void scale_weights(const Section& section, Floats largest_log2, Floats tops, RowBlock& block) {
+  // Beyond 100 octaves below the maximum, what a section adds is lost in the rounding of o.
+  const Floats octaves = min(load(block.m) - largest_log2, splat(100.0F));
+  store(tops * exp2(octaves), block.weight_top);
+  store(splat(section.value_factor) / tops * exp2(splat(0.0F) - octaves), block.weight_scale);
+}
 
 // Weights of 8 bits, relative to the section's largest, serve 4 bits and below, except where few tokens
 // dominate: then errors of all others, relative to the output, would reach a percent. Only the row decides; a
-// row of 8 bits gets the same sums from either product.
-template <uint32_t kBits, int kRows, class Shape>
-HWY_INLINE void accumulate(Tile& tile, RowBlock& block, const PerRow& largest) {
+// row of 8 bits gets the same sums from either product. True when some row needs the precise product. What
+// came before the section must be in l.
+template <uint32_t kBits, int kRows>
+HWY_INLINE bool choose_precision(const Section& section, const SectionMaxima& maxima, RowBlock& block) {
   using Coarse = Product<Side::kValue, false>;
   using Precise = Product<Side::kValue, true>;
-  const Floats most = load(largest);
   const Floats fine = splat(Precise::kWeightTop);
   if constexpr (kBits < 8 && Coarse::kParts < Precise::kParts) {
-    const Mask dominated = load(block.l) * splat(kDominantShare) < load(block.peak);
-    const Floats coarse = splat(Coarse::kWeightTop);
-    if (!any_true(dominated)) return accumulate_quads<kBits, false, kRows, Shape>(tile, block, most, coarse);
-    return accumulate_quads<kBits, true, kRows, Shape>(tile, block, most, select(dominated, fine, coarse));
+    const Floats peak = exp2(max(maxima.score - load(block.m), splat(-200.0F)));
+    const Floats limit = select(lane_index() < splat(kRows), load(block.l) * splat(kDominantShare), peak);
+    const Mask dominated = limit < peak;
+    scale_weights(section, maxima.scaled, select(dominated, fine, splat(Coarse::kWeightTop)), block);
+    return any_true(dominated);
   } else {
-    accumulate_quads<kBits, true, kRows, Shape>(tile, block, most, fine);
+    scale_weights(section, maxima.scaled, fine, block);
+    return true;
+  }
+}
+
+// The weights of one row as operands of the value product.
+template <uint32_t kBits, bool kPrecise, bool kMids, bool kMasked, class Shape>
+HWY_INLINE RowSums weigh_row_in_quads(const Tile& tile, const RowBlock& block, int r) {
+  constexpr Exp2 kExp2 = kBits < 8 ? Exp2::kRough : Exp2::kFull;
+  using Dot = Product<Side::kValue, kPrecise>;
+  const Shape shape(tile.shape);
+  const uint32_t quads = shape.tokens() / 4;
+  int32_t* operands = tile.weight_operands + static_cast<uint32_t>(r) * Dot::kParts * quads;
+  const float* token_scale = tile.section.value_token_scale;
+  const Floats top = splat(block.weight_top[r]);
+  return weigh_row<kExp2, kMids, kMasked>(
+      tile.scores, tile.section.value_mid, block, r,
+      shape.tokens(), [&](uint32_t token, Floats weight) __attribute__((always_inline)) {
+        store_weights<kPrecise>(to_ints(weight * load(token_scale + token) * top), operands, token, quads);
+      });
+}
+
+// o += weights * values.
+template <uint32_t kBits, bool kPrecise, int kRows, class Shape>
+HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
+  const Shape shape(tile.shape);
+  const float* offset = tile.section.value_offset;
+  float* const o = tile.o + size_t{block.first} * shape.dim();
+  quad_dot<Side::kValue, kBits, kPrecise, kRows, columns_for<Side::kValue, kPrecise, kRows>(Shape::kDimStep)>(
+      tile.section.value, shape.tokens() / 4, shape.dim(), tile.weight_operands,
+      [](int) __attribute__((always_inline)) { return 0; },
+      [&](uint32_t channel, const Ints(&sums)[kRows]) __attribute__((always_inline)) {
+        const Floats channel_offset = load(offset + channel);
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+          float* at = o + static_cast<uint32_t>(r) * shape.dim() + channel;
+          const Floats out = mul_add(to_floats(sums[r]), splat(block.weight_scale[r]), load(at));
+          store(mul_add(splat(block.offset_weight[r]), channel_offset, out), at);
+        }
+      });
+}
+
+template <uint32_t kBits, bool kPrecise, bool kMids, bool kMasked, int kRows, class Shape>
+HWY_INLINE void weigh_and_accumulate(Tile& tile, RowBlock& block) {
+  RowSums sums[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = weigh_row_in_quads<kBits, kPrecise, kMids, kMasked, Shape>(tile, block, r);
+  }
+  add_sums<kMids>(sums, block);
+  accumulate_quads<kBits, kPrecise, kRows, Shape>(tile, block);
+}
+
+template <uint32_t kBits, bool kMids, bool kMasked, int kRows, class Shape>
+HWY_INLINE void weigh_at_precision(Tile& tile, RowBlock& block, bool precise) {
+  if (precise) {
+    weigh_and_accumulate<kBits, true, kMids, kMasked, kRows, Shape>(tile, block);
+  } else if constexpr (kBits < 8) {
+    weigh_and_accumulate<kBits, false, kMids, kMasked, kRows, Shape>(tile, block);
   }
 }
 

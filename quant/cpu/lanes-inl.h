@@ -246,7 +246,7 @@ HWY_INLINE float smallest_lane(Floats v) {
   return hn::GetLane(hn::MinOfLanes(FloatTag(), all));
 }
 
-// table[index], 16 entries.
+// table[index mod 16], 16 entries.
 HWY_INLINE Floats lookup(const float* table, Ints index) {
   const Floats entries = load(table);
   Floats out;

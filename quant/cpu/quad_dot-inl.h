@@ -30,8 +30,8 @@ struct QuadSource {
   const LevelBytes* table;
 };
 
-// Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(r, lane,
-// sums) gets them sixteen lanes at a time. kColumns * 16 divides lanes.
+// Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(lane, sums)
+// gets those of all rows, sixteen lanes at a time. kColumns * 16 divides lanes.
 template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kColumns, class Start, class Finish>
 HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
                          Start start, Finish finish) {
@@ -68,9 +68,11 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
       });
     }
 #pragma GCC unroll 8
-    for (int r = 0; r < kRows; ++r) {
+    for (uint32_t k = 0; k < kColumns; ++k) {
+      Ints totals[kRows];
 #pragma GCC unroll 8
-      for (uint32_t k = 0; k < kColumns; ++k) finish(r, lane + k * kLanes, Dot::total(sums[r][k]));
+      for (int r = 0; r < kRows; ++r) totals[r] = Dot::total(sums[r][k]);
+      finish(lane + k * kLanes, totals);
     }
   }
 }

@@ -7,6 +7,8 @@
 // safety: pure functions.
 #pragma once
 
+#include <array>
+
 #include "quant/codec.h"
 #include "quant/cpu/lanes-inl.h"
 
@@ -88,7 +90,8 @@ HWY_INLINE __m512i load_table(const LevelBytes& table) { return _mm512_load_si51
 template <Side kSide, bool kPrecise>
 struct Product {
   static constexpr uint32_t kParts = kSide == Side::kKey || kPrecise ? 2 : 1;
-  static constexpr float kWeightTop = kParts == 2 ? 65535.0F : 255.0F;
+  // The largest weight is known within 0.2 %: two parts leave room above it, one saturates.
+  static constexpr float kWeightTop = kParts == 2 ? 65280.0F : 255.0F;
 
   struct Operand {
     __m512i part[kParts];
@@ -126,21 +129,41 @@ HWY_INLINE void store_low_bytes(__m512i lanes, uint8_t* to) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(lanes));
 }
 
-// Sixteen elements from `first` on of a query (|q| <= kQueryTop) or of weights (0..kWeightTop) as operands.
-HWY_INLINE void store_query(Ints q, int32_t* operands, uint32_t first, uint32_t quads) {
-  uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;
-  const __m512i rounded = _mm512_add_epi32(q.part[0].raw, _mm512_set1_epi32(128));
-  store_low_bytes(_mm512_srai_epi32(rounded, 8), bytes);
-  store_low_bytes(q.part[0].raw, bytes + size_t{4} * quads);
+// To bytes, those above 255 as 255.
+HWY_INLINE void store_saturated_bytes(__m512i lanes, uint8_t* to) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(lanes));
 }
+
+// Byte 0 of 32 dwords, then byte 1 of them.
+alignas(64) inline constexpr std::array<uint8_t, 64> kLowTwoBytes = [] {
+  std::array<uint8_t, 64> index{};
+  for (size_t i = 0; i < 64; ++i) index[i] = static_cast<uint8_t>(i % 32 * 4 + i / 32);
+  return index;
+}();
+
+// 32 elements from `first` on of a query, |q| <= kQueryTop, as operands q = 256 high + low.
+HWY_INLINE void store_query(Ints left, Ints right, int32_t* operands, uint32_t first, uint32_t quads) {
+  uint8_t* high = reinterpret_cast<uint8_t*>(operands) + first;
+  // Of q + 128 the upper byte is `high`, rounded, and the lower one `low` + 128.
+  const __m512i half = _mm512_set1_epi32(128);
+  const __m512i bytes = _mm512_permutex2var_epi8(_mm512_add_epi32(left.part[0].raw, half),
+                                                 _mm512_load_si512(kLowTwoBytes.data()),
+                                                 _mm512_add_epi32(right.part[0].raw, half));
+  const __m256i low = _mm256_xor_si256(_mm512_castsi512_si256(bytes), _mm256_set1_epi8(-128));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_extracti64x4_epi64(bytes, 1));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(high + size_t{4} * quads), low);
+}
+// Sixteen elements from `first` on of weights, 0..kWeightTop or a little above it, where a maximum was not
+// exact.
 template <bool kPrecise>
 HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, uint32_t quads) {
   uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;
   if constexpr (kPrecise) {
-    store_low_bytes(_mm512_srli_epi32(weights.part[0].raw, 8), bytes);
-    bytes += size_t{4} * quads;
+    store_saturated_bytes(_mm512_srli_epi32(weights.part[0].raw, 8), bytes);
+    store_low_bytes(weights.part[0].raw, bytes + size_t{4} * quads);
+  } else {
+    store_saturated_bytes(weights.part[0].raw, bytes);
   }
-  store_low_bytes(weights.part[0].raw, bytes);
 }
 
 // sum of q * (mean code + 128) over a row's channels, left in eight partial sums.

@@ -16,9 +16,10 @@ HWY_INLINE __m256i fold_sum(Ints v) {
 #endif
 }
 
-// Writes block.query, query_scale and query_offset from rows of q, given the largest |q| of each row.
-template <int kRows, class Shape>
-HWY_INLINE void quantise_rows(Shape shape, const float* q, Floats largest, RowBlock& block) {
+// Writes block.query, query_scale and query_offset, given the largest magnitude of each row. row_at(r, c)
+// gives sixteen elements of a row.
+template <int kRows, class Shape, class RowAt>
+HWY_INLINE void quantise_rows(Shape shape, RowAt row_at, Floats largest, RowBlock& block) {
   const uint32_t quads = shape.dim() / 4;
   const Floats top = max(largest, splat(1e-30F));  // a row of zeros
   alignas(64) PerRow inverse;
@@ -26,13 +27,14 @@ HWY_INLINE void quantise_rows(Shape shape, const float* q, Floats largest, RowBl
   store(top * splat(1.0F / kQueryTop), block.query_scale);
   __m256i sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    const float* row = q + static_cast<uint32_t>(r) * shape.dim();
     int32_t* operands = block.query + static_cast<uint32_t>(r) * 2 * quads;
+    const Floats factor = splat(inverse[r]);
     Ints sum = splat(0);
-    for (uint32_t c = 0; c < shape.dim(); c += kLanes) {
-      const Ints v = to_ints(load(row + c) * splat(inverse[r]));
-      sum = sum + v;
-      store_query(v, operands, c, quads);
+    for (uint32_t c = 0; c < shape.dim(); c += 2 * kLanes) {
+      const Ints low = to_ints(row_at(r, c) * factor);
+      const Ints high = to_ints(row_at(r, c + kLanes) * factor);
+      sum = sum + low + high;
+      store_query(low, high, operands, c, quads);
     }
     sums[r] = fold_sum(sum);
   }
@@ -40,10 +42,7 @@ HWY_INLINE void quantise_rows(Shape shape, const float* q, Floats largest, RowBl
 }
 
 // Float keys: scores are what they are.
-inline void plain_query(Tile&, RowBlock& block) {
-  store(splat(1.0F), block.score_scale);
-  store(splat(0.0F), block.score_offset);
-}
+inline void plain_query(Tile&, RowBlock&) {}
 
 // Rotated keys: once per call.
 template <int kRows, class Shape>
@@ -57,7 +56,11 @@ void quantise_queries(Tile& tile, RowBlock& block) {
       largest[r] = max(largest[r], abs(load(q + static_cast<uint32_t>(r) * shape.dim() + c)));
     }
   }
-  quantise_rows<kRows>(shape, q, reduce_rows<MaxOp>(largest), block);
+  quantise_rows<kRows>(
+      shape,
+      [&](int r, uint32_t c)
+          __attribute__((always_inline)) { return load(q + static_cast<uint32_t>(r) * shape.dim() + c); },
+      reduce_rows<MaxOp>(largest), block);
 }
 
 // Uniform keys: score = factor * (query_scale * sum of integers * levels + sum of q * mid), for one section.
@@ -75,13 +78,17 @@ void fold_queries(Tile& tile, RowBlock& block) {
     for (int r = 0; r < kRows; ++r) {
       const uint32_t at = static_cast<uint32_t>(r) * shape.dim() + c;
       const Floats x = load(q + at);
-      const Floats folded = x * channel_scale;
       mid[r] = mul_add(x, channel_mid, mid[r]);
-      largest[r] = max(largest[r], abs(folded));
-      store(folded, tile.folded_query + at);
+      largest[r] = max(largest[r], abs(x * channel_scale));
     }
   }
-  quantise_rows<kRows>(shape, tile.folded_query, reduce_rows<MaxOp>(largest), block);
+  // The products are computed again: that costs less than to store them.
+  quantise_rows<kRows>(
+      shape,
+      [&](int r, uint32_t c) __attribute__((always_inline)) {
+        return load(q + static_cast<uint32_t>(r) * shape.dim() + c) * load(section.key_channel_scale + c);
+      },
+      reduce_rows<MaxOp>(largest), block);
 
   const Floats factor = splat(section.key_factor);
   const Floats scale = load(block.query_scale);

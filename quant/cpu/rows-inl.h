@@ -18,9 +18,9 @@ using PerRow = float[kLanes];
 struct alignas(64) RowBlock {
   PerRow m;  // the state of AttendState
   PerRow l;
-  PerRow peak;         // the largest weight of the section, 2^(score - m); 0 in lanes without a row
   PerRow score_scale;  // score = score_scale * key sum + score_offset, in log2 units
   PerRow score_offset;
+  PerRow weight_top;    // integers of weights: 2^(score - m) * token scale * weight_top
   PerRow weight_scale;  // o += weight_scale * value sum + offset_weight * value_offset
   PerRow offset_weight;
   PerRow query_scale;            // q = query_scale * its integers

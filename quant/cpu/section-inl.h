@@ -8,7 +8,10 @@
 // Thread safety: pure functions on the caller's memory.
 #pragma once
 
+#include <array>
+
 #include "quant/bytes.h"
+#include "quant/cpu/exp2-inl.h"
 #include "quant/cpu/lanes-inl.h"
 #include "quant/cpu/level_bytes-inl.h"
 #include "quant/cpu/quad_dot-inl.h"
@@ -31,20 +34,28 @@ struct Section {
   float* key_channel_scale;  // [dim], uniform
   float* key_channel_mid;    // [dim], uniform
   float* value_token_scale;  // [tokens]
+  float* value_token_log2;   // [tokens]: log2 of these, within 2e-3; far below all others for a scale of 0
   float* value_mid;          // [tokens], uniform
   float* value_offset;       // [dim]: the mean, or 1 where midpoints are folded into offset_weight
 };
 
+// step(i - 255) for i = 0..15: sixteen more in the code of a scale are one more in the exponent.
+inline constexpr std::array<float, kStepsPerOctave> kLowestScales = [] {
+  std::array<float, kStepsPerOctave> scales{};
+  for (int i = 0; i < kStepsPerOctave; ++i) scales[static_cast<size_t>(i)] = step_value(i - 255);
+  return scales;
+}();
+
 // Scales of tokens relative to the section's largest: step(code - 255), 0 for code 0.
-HWY_INLINE void load_relative_scales(const uint8_t* codes, uint32_t tokens, float* scales) {
-  for (uint32_t t = 0; t < tokens; t += kLanes) {
-    const Ints code = load_u8(codes + t);
-    const Ints n = code + splat(1);  // code - 255 = n - 256, sixteen octaves lower
-    const Floats mantissa = lookup(kStepMantissa.data(), n & splat(kStepsPerOctave - 1));
-    const Ints exponent = shift_left(shift_right(n, 4) - splat(16), 23);
-    const Floats scale = floats_from_bits(bits_of(mantissa) + exponent);
-    store(select(code == splat(0), splat(0.0F), scale), scales + t);
-  }
+HWY_INLINE Floats relative_scales(Ints codes) {
+  const Ints octaves = shift_left(codes & splat(0xF0), 23 - 4);
+  const Floats scales = floats_from_bits(bits_of(lookup(kLowestScales.data(), codes)) + octaves);
+  return select(codes == splat(0), splat(0.0F), scales);
+}
+HWY_INLINE Floats relative_log2(Ints codes) {
+  constexpr float kOctave = 1.0F / kStepsPerOctave;
+  const Floats log2 = mul_add(to_floats(codes), splat(kOctave), splat(-255 * kOctave));
+  return select(codes == splat(0), splat(-1000.0F), log2);
 }
 
 HWY_INLINE void load_halves(const uint8_t* halves, uint32_t count, float factor, float* out) {
@@ -63,7 +74,9 @@ HWY_INLINE float mean_step(uint32_t param) { return step_value(static_cast<int16
 inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
                            Section* section) {
   if (codec.family == CodecFamily::kRotated) {
-    load_relative_scales(meta, shape.tokens, section->key_token_scale);
+    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
+      store(relative_scales(load_u8(meta + t)), section->key_token_scale + t);
+    }
     section->key_means = meta + shape.tokens;
     section->key_factor = scale_step(param);
     section->key_mean_step = mean_step(param);
@@ -78,7 +91,11 @@ inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uin
 inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
                              Section* section) {
   if (codec.family == CodecFamily::kRotated) {
-    load_relative_scales(meta, shape.tokens, section->value_token_scale);
+    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
+      const Ints codes = load_u8(meta + t);
+      store(relative_scales(codes), section->value_token_scale + t);
+      store(relative_log2(codes), section->value_token_log2 + t);
+    }
     section->value_factor = scale_step(param);
     const Floats step = splat(mean_step(param));
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
@@ -87,6 +104,9 @@ inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const u
   } else if (codec.family == CodecFamily::kUniform) {
     section->value_factor = power_of_two(static_cast<int32_t>(param));
     load_halves(meta, shape.tokens, 1.0F, section->value_token_scale);
+    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
+      store(rough_log2(load(section->value_token_scale + t)), section->value_token_log2 + t);
+    }
     load_halves(meta + size_t{2} * shape.tokens, shape.tokens, section->value_factor, section->value_mid);
   }
 }

@@ -1,6 +1,8 @@
 // Scores of one section to weights, with the running maximum and sum of each row.
 //
 // Per-row numbers are handled one lane per row: the maxima and sums of up to eight rows are reduced together.
+// What the values' product needs to know of the weights, the largest of weight * token scale, is found in the
+// logarithm before any weight is: so weights go from exp2 to their final form without being stored between.
 // Thread safety: touches only the tile.
 #pragma once
 
@@ -19,75 +21,115 @@ HWY_INLINE Mask visible(const RowBlock& block, int r, uint32_t token) {
   return splat(0) < select(t < splat(block.end[r]), kept, splat(0));
 }
 
-// The largest score of each row in log2 units; the lowest number for a row that sees nothing.
+// Of one row and section, sixteen lanes to be reduced.
+struct RowMaxima {
+  Floats score;   // in log2 units; the lowest number where nothing is seen
+  Floats scaled;  // of score + log2(token scale)
+};
+struct RowSums {
+  Floats weight;
+  Floats mid;  // of weight * midpoint
+};
+
+// token_log2: log2 of each token's scale.
 template <bool kMasked>
-HWY_INLINE Floats section_maximum(const RowBlock& block, Floats best) {
-  const Floats here = mul_add(best, load(block.score_scale), load(block.score_offset));
-  if constexpr (!kMasked) return here;
-  return select(load(block.begin) < load(block.end), here, splat(-HUGE_VALF));
+HWY_INLINE RowMaxima row_maxima(const float* scores, const float* token_log2, const RowBlock& block, int r,
+                                uint32_t tokens) {
+  RowMaxima best{splat(kLowest), splat(kLowest)};
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    Floats score = load(scores + static_cast<uint32_t>(r) * tokens + t);
+    if constexpr (kMasked) score = select(visible(block, r, t), score, splat(kLowest));
+    best.score = max(best.score, score);
+    best.scaled = max(best.scaled, score + load(token_log2 + t));
+  }
+  return best;
 }
 
-// Multiplies what a row has gathered by 2^(old maximum - new maximum). Rare after the first sections.
+// Calls emit(token, weights) for sixteen tokens at a time: 2^(score - m), where m is at least every visible
+// score. value_mid: [tokens], read where kMids.
+template <Exp2 kPrecision, bool kMids, bool kMasked, class Emit>
+HWY_INLINE RowSums weigh_row(const float* scores, const float* value_mid, const RowBlock& block, int r,
+                             uint32_t tokens, Emit emit) {
+  const Floats maximum = splat(block.m[r]);
+  RowSums sums{splat(0.0F), splat(0.0F)};
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    Floats weight = exp2<kPrecision>(load(scores + static_cast<uint32_t>(r) * tokens + t) - maximum);
+    if constexpr (kMasked) weight = select(visible(block, r, t), weight, splat(0.0F));
+    sums.weight = sums.weight + weight;
+    if constexpr (kMids) sums.mid = mul_add(weight, load(value_mid + t), sums.mid);
+    emit(t, weight);
+  }
+  return sums;
+}
+
+// One lane per row.
+struct SectionMaxima {
+  Floats score;
+  Floats scaled;
+};
+
 template <int kRows>
-HWY_INLINE void lower_state(Tile& tile, RowBlock& block, Floats before, Floats after, uint32_t dim) {
-  if (!any_true(before < after)) return;
+HWY_INLINE SectionMaxima reduce_maxima(const RowMaxima (&rows)[kRows]) {
+  Floats score[kRows];
+  Floats scaled[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    score[r] = rows[r].score;
+    scaled[r] = rows[r].scaled;
+  }
+  return {reduce_rows<MaxOp>(score), reduce_rows<MaxOp>(scaled)};
+}
+
+// Adds a section's weights to l and writes offset_weight.
+template <bool kMids, int kRows>
+HWY_INLINE void add_sums(const RowSums (&rows)[kRows], RowBlock& block) {
+  Floats weight[kRows];
+  Floats mid[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    weight[r] = rows[r].weight;
+    mid[r] = rows[r].mid;
+  }
+  const Floats sums = reduce_rows<AddOp>(weight);
+  store(load(block.l) + sums, block.l);
+  store(kMids ? reduce_rows<AddOp>(mid) : sums, block.offset_weight);
+}
+
+// Takes the rows' state to a section's maxima: multiplies what was gathered by 2^(old - new). Rare after the
+// first sections.
+template <int kRows>
+HWY_INLINE void raise_maximum(Tile& tile, RowBlock& block, Floats section_maximum) {
+  const Floats from = load(block.m);
+  const Floats to = max(from, section_maximum);
+  if (!any_true(from < to)) return;
   alignas(64) PerRow factors;
-  const Floats factor = select(before < after, exp2(max(before - after, splat(-200.0F))), splat(1.0F));
+  const Floats factor = select(from < to, exp2(max(from - to, splat(-200.0F))), splat(1.0F));
   store(factor, factors);
+  store(to, block.m);
   store(load(block.l) * factor, block.l);
   for (int r = 0; r < kRows; ++r) {
     if (factors[r] == 1.0F) continue;
-    float* o = tile.o + (size_t{block.first} + static_cast<uint32_t>(r)) * dim;
-    for (uint32_t c = 0; c < dim; c += kLanes) store(load(o + c) * splat(factors[r]), o + c);
+    float* o = tile.o + (size_t{block.first} + static_cast<uint32_t>(r)) * tile.shape.dim;
+    for (uint32_t c = 0; c < tile.shape.dim; c += kLanes) store(load(o + c) * splat(factors[r]), o + c);
   }
 }
 
-// In: tile.scores, score_scale and score_offset. Out: tile.scores holds weight * token scale of each token,
-// `largest` their maximum per row; m, l, peak, offset_weight (the sum of weights, or of weights times
-// midpoints where kMids) are brought up to date, and o is lowered to the new maximum.
-template <int kRows, bool kMids, bool kMasked>
-HWY_INLINE void softmax(Tile& tile, RowBlock& block, uint32_t tokens, const float* token_scale,
-                        PerRow& largest) {
-  float* const scores = tile.scores;
-  Floats best[kRows];
+// For values in f32: scores become weights.
+template <int kRows, bool kMasked>
+HWY_INLINE void weigh_in_floats(Tile& tile, RowBlock& block, uint32_t tokens) {
+  RowMaxima maxima[kRows];
   for (int r = 0; r < kRows; ++r) {
-    best[r] = splat(kLowest);
-    for (uint32_t t = 0; t < tokens; t += kLanes) {
-      Floats score = load(scores + static_cast<uint32_t>(r) * tokens + t);
-      if constexpr (kMasked) score = select(visible(block, r, t), score, splat(kLowest));
-      best[r] = max(best[r], score);
-    }
+    maxima[r] = row_maxima<kMasked>(tile.scores, tile.zeros, block, r, tokens);
   }
-  const Floats before = load(block.m);
-  const Floats here = section_maximum<kMasked>(block, reduce_rows<MaxOp>(best));
-  const Floats after = max(before, here);
-  lower_state<kRows>(tile, block, before, after, tile.shape.dim);
-  store(after, block.m);
-  const Mask real = lane_index() < splat(kRows);
-  store(select(real, exp2(max(here - after, splat(-200.0F))), splat(0.0F)), block.peak);
-  alignas(64) PerRow shift;
-  store(load(block.score_offset) - after, shift);
-
-  Floats sum[kRows];
-  Floats mid[kRows];
-  Floats top[kRows];
+  raise_maximum<kRows>(tile, block, reduce_maxima(maxima).score);
+  RowSums sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    sum[r] = mid[r] = top[r] = splat(0.0F);
-    for (uint32_t t = 0; t < tokens; t += kLanes) {
-      float* at = scores + static_cast<uint32_t>(r) * tokens + t;
-      Floats weight = exp2(mul_add(load(at), splat(block.score_scale[r]), splat(shift[r])));
-      if constexpr (kMasked) weight = select(visible(block, r, t), weight, splat(0.0F));
-      sum[r] = sum[r] + weight;
-      if constexpr (kMids) mid[r] = mul_add(weight, load(tile.section.value_mid + t), mid[r]);
-      const Floats scaled = weight * load(token_scale + t);
-      top[r] = max(top[r], scaled);
-      store(scaled, at);
-    }
+    float* row = tile.scores + static_cast<uint32_t>(r) * tokens;
+    sums[r] = weigh_row<Exp2::kFull, false, kMasked>(
+        tile.scores, nullptr, block, r,
+        tokens, [&](uint32_t token, Floats weight) __attribute__((always_inline)) {
+          store(weight, row + token);
+        });
   }
-  const Floats sums = reduce_rows<AddOp>(sum);
-  store(load(block.l) + sums, block.l);
-  store(kMids ? reduce_rows<AddOp>(mid) : sums, block.offset_weight);
-  store(reduce_rows<MaxOp>(top), largest);
+  add_sums<false>(sums, block);
 }
 
 }  // namespace quire::HWY_NAMESPACE

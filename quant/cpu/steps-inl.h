@@ -34,18 +34,22 @@ void score_decoded_keys(Tile& tile, RowBlock& block) {
 }
 
 template <uint32_t kBits, int kRows, class Shape, bool kMids, bool kMasked>
-void weigh_quads(Tile& tile, RowBlock& block) {
-  alignas(64) PerRow largest;
+void weigh_codes(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
-  softmax<kRows, kMids, kMasked>(tile, block, shape.tokens(), tile.section.value_token_scale, largest);
-  accumulate<kBits, kRows, Shape>(tile, block, largest);
+  RowMaxima maxima[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    maxima[r] = row_maxima<kMasked>(tile.scores, tile.section.value_token_log2, block, r, shape.tokens());
+  }
+  const SectionMaxima section = reduce_maxima(maxima);
+  raise_maximum<kRows>(tile, block, section.score);
+  const bool precise = choose_precision<kBits, kRows>(tile.section, section, block);
+  weigh_at_precision<kBits, kMids, kMasked, kRows, Shape>(tile, block, precise);
 }
 
 template <bool kBf16, int kRows, bool kMasked>
 void weigh_floats(Tile& tile, RowBlock& block) {
-  alignas(64) PerRow largest;
   const SectionShape shape = tile.shape;
-  softmax<kRows, false, kMasked>(tile, block, shape.tokens, tile.ones, largest);
+  weigh_in_floats<kRows, kMasked>(tile, block, shape.tokens);
   float_dot<kBf16, kRows>(
       tile.section.value.codes, tile.section.value.ahead, shape.tokens, shape.dim, tile.scores,
       shape.tokens, [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
@@ -89,11 +93,12 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
   steps->fold = rotated                                 ? &dot_means<kRows, Shape>
                 : codec.family == CodecFamily::kUniform ? &fold_queries<kRows, Shape>
                                                         : &plain_query;
-  with_bits(codec.bits, [steps](auto bits) {
+  with_bits(codec.bits, [steps, rotated](auto bits) {
     if constexpr (bits() >= 16) {
       steps->score = &score_floats<bits() == 16, kRows>;
     } else {
-      steps->score = &score_quads<bits(), kRows, Shape>;
+      steps->score =
+          rotated ? &score_quads<bits(), true, kRows, Shape> : &score_quads<bits(), false, kRows, Shape>;
     }
   });
 }
@@ -105,11 +110,11 @@ void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
       steps->weigh = &weigh_floats<bits() == 16, kRows, false>;
       steps->weigh_masked = &weigh_floats<bits() == 16, kRows, true>;
     } else if (codec.family == CodecFamily::kRotated) {
-      steps->weigh = &weigh_quads<bits(), kRows, Shape, false, false>;
-      steps->weigh_masked = &weigh_quads<bits(), kRows, AnyShape, false, true>;
+      steps->weigh = &weigh_codes<bits(), kRows, Shape, false, false>;
+      steps->weigh_masked = &weigh_codes<bits(), kRows, AnyShape, false, true>;
     } else {
-      steps->weigh = &weigh_quads<bits(), kRows, Shape, true, false>;
-      steps->weigh_masked = &weigh_quads<bits(), kRows, AnyShape, true, true>;
+      steps->weigh = &weigh_codes<bits(), kRows, Shape, true, false>;
+      steps->weigh_masked = &weigh_codes<bits(), kRows, AnyShape, true, true>;
     }
   });
 }

@@ -39,9 +39,8 @@ struct Tile {
   RowBlock* blocks;
   uint32_t block_count;
   Section section;
-  float* ones;               // [kMaxTokens]: token scales of unfolded rows
-  float* scores;             // [kMaxBlockRows][tokens]: scores, then weights
-  float* folded_query;       // [kMaxBlockRows][dim]
+  float* zeros;              // [kMaxTokens]: log2 of the token scales of values that have none
+  float* scores;             // [kMaxBlockRows][tokens]: in log2 units; weights of float values
   int32_t* weight_operands;  // [kMaxBlockRows][2][tokens / 4]
   float* keys;               // [tokens][dim]: keys that are decoded and rotated while they are read
   float* sink_keys;          // [kMaxSinkTokens][dim]
@@ -78,17 +77,17 @@ inline uint32_t most_blocks(uint32_t rows) { return rows / kMaxBlockRows + 3; }
 inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* tile) {
   constexpr size_t tokens = kMaxTokens;  // unfolded rows may be more than a page's
   const size_t dim = shape.dim;
-  Section& section = tile->section;
   tile->shape = shape;
+  Section& section = tile->section;
   section.key_token_scale = carver.take<float>(tokens);
   section.key_channel_scale = carver.take<float>(dim);
   section.key_channel_mid = carver.take<float>(dim);
   section.value_token_scale = carver.take<float>(tokens);
+  section.value_token_log2 = carver.take<float>(tokens);
   section.value_mid = carver.take<float>(tokens);
   section.value_offset = carver.take<float>(dim);
-  tile->ones = carver.take<float>(tokens);
   tile->scores = carver.take<float>(kMaxBlockRows * tokens);
-  tile->folded_query = carver.take<float>(kMaxBlockRows * dim);
+  tile->zeros = carver.take<float>(tokens);
   tile->weight_operands = carver.take<int32_t>(kMaxBlockRows * tokens / 2);
   tile->blocks = carver.take<RowBlock>(most_blocks(rows));
   int32_t* queries = carver.take<int32_t>(rows * dim / 2);
@@ -118,7 +117,7 @@ inline Tile make_tile(const QueryTile& query, SectionShape shape, const AttendSt
   Carver carver(scratch);
   Tile tile;
   carve_tile(carver, shape, query.rows, &tile);
-  fill(1.0F, kMaxTokens, tile.ones);
+  fill(0.0F, kMaxTokens, tile.zeros);
   tile.q = query.q;
   tile.o = state.o;
   for (RowBlock& block : tile.row_blocks()) {
@@ -140,7 +139,7 @@ HWY_INLINE void add_to_output(Tile& tile, const RowBlock& block, int r, uint32_t
 inline void store_state(const Tile& tile, const AttendState& state) {
   for (const RowBlock& block : tile.row_blocks()) {
     for (uint32_t r = 0; r < block.rows; ++r) {
-      state.m[block.first + r] = block.m[r];
+      state.m[block.first + r] = block.l[r] == 0.0F ? -HUGE_VALF : block.m[r];  // a row that saw nothing
       state.l[block.first + r] = block.l[r];
     }
   }

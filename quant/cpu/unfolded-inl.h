@@ -20,13 +20,11 @@ template <int kRows>
 void attend_block_rows(Tile& tile, RowBlock& block, const FloatRows& rows) {
   const uint32_t dim = tile.shape.dim;
   const uint32_t padded = tile.shape.tokens;
-  plain_query(tile, block);
   for (uint32_t r = 0; r < kRows; ++r) {
     score_row_major(rows.keys, rows.tokens, dim, tile.q + (size_t{block.first} + r) * dim,
                     tile.scores + r * padded);
   }
-  alignas(64) PerRow largest;
-  softmax<kRows, false, true>(tile, block, padded, tile.ones, largest);
+  weigh_in_floats<kRows, true>(tile, block, padded);
   const uint8_t* values = reinterpret_cast<const uint8_t*>(rows.values);
   float_dot<false, kRows>(
       values, values, rows.tokens, dim, tile.scores,

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <ctime>
 #include <fstream>
 #include <functional>
 #include <map>
@@ -62,14 +63,26 @@ struct Work {
   uint32_t kv_heads() const { return n_q == 1 ? kKvHeads : 1; }
 };
 
-double seconds_of(const std::function<void()>& run) {
-  std::this_thread::sleep_for(kSettle);
-  const auto start = std::chrono::steady_clock::now();
-  run();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+// Wall time, and processor time of all threads: on a busy machine the latter says more.
+struct Lap {
+  double wall;
+  double cpu;
+};
+
+double seconds_of(clockid_t clock) {
+  timespec now{};
+  clock_gettime(clock, &now);
+  return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
 }
 
-using Times = std::map<std::string, std::vector<double>>;  // by type and layout, or by codec
+Lap time(const std::function<void()>& run) {
+  std::this_thread::sleep_for(kSettle);
+  const Lap start{seconds_of(CLOCK_MONOTONIC), seconds_of(CLOCK_PROCESS_CPUTIME_ID)};
+  run();
+  return {seconds_of(CLOCK_MONOTONIC) - start.wall, seconds_of(CLOCK_PROCESS_CPUTIME_ID) - start.cpu};
+}
+
+using Times = std::map<std::string, std::vector<Lap>>;  // by type and layout, or by codec
 
 std::string key_of(const std::string& type, Layout layout) { return type + " " + layout_name(layout); }
 
@@ -110,18 +123,22 @@ Times measure(const Work& work, uint32_t rounds) {
   }
   Times times;
   for (uint32_t round = 0; round < rounds; ++round) {
-    for (const auto& [name, run] : runs) times[name].push_back(seconds_of(run));
+    for (const auto& [name, run] : runs) times[name].push_back(time(run));
   }
   return times;
 }
 
 nlohmann::json row_of(const Work& work, const Pairing& pairing, Layout layout, const char* codec,
                       Times& times) {
-  const std::vector<double>& peer = times[key_of(pairing.type, layout)];
-  const std::vector<double>& quire = times[codec];
-  std::vector<double> ratios;
-  for (size_t i = 0; i < peer.size(); ++i) ratios.push_back(peer[i] / quire[i]);
-  const Spread ratio = micro::spread_of(ratios);
+  const std::vector<Lap>& peer = times[key_of(pairing.type, layout)];
+  const std::vector<Lap>& quire = times[codec];
+  const auto spread = [&](const std::function<double(const Lap&, const Lap&)>& value) {
+    std::vector<double> values;
+    for (size_t i = 0; i < peer.size(); ++i) values.push_back(value(peer[i], quire[i]));
+    return micro::spread_of(std::move(values));
+  };
+  const Spread ratio = spread([](const Lap& p, const Lap& q) { return p.wall / q.wall; });
+  const Spread cpu_ratio = spread([](const Lap& p, const Lap& q) { return p.cpu / q.cpu; });
   return {{"peer", "ggml"},
           {"peer_version", ggml_version()},
           {"case", work.name},
@@ -136,22 +153,23 @@ nlohmann::json row_of(const Work& work, const Pairing& pairing, Layout layout, c
           {"threads", work.threads},
           {"isa", isa_name(best_kernels().isa)},
           {"rounds", peer.size()},
-          {"peer_seconds", micro::spread_of(peer).median},
-          {"quire_seconds", micro::spread_of(quire).median},
+          {"peer_seconds", spread([](const Lap& p, const Lap&) { return p.wall; }).median},
+          {"quire_seconds", spread([](const Lap&, const Lap& q) { return q.wall; }).median},
           {"ratio", ratio.median},
           {"ratio_p25", ratio.p25},
           {"ratio_p75", ratio.p75},
+          {"cpu_ratio", cpu_ratio.median},
           {"version", QUIRE_VERSION}};
 }
 
 void print(const nlohmann::json& row) {
-  std::printf("%-8s %2u %5u %7u  %2u  %-5s %-12s %9.2f  %-5s %9.2f  %6.2f  %6.2f-%.2f\n",
+  std::printf("%-8s %2u %5u %7u  %2u  %-5s %-12s %9.2f  %-5s %9.2f  %6.2f  %6.2f-%-6.2f  %6.2f\n",
               row["case"].get<std::string>().c_str(), row["group"].get<unsigned>(),
               row["n_q"].get<unsigned>(), row["n_kv"].get<unsigned>(), row["threads"].get<unsigned>(),
               row["peer_type"].get<std::string>().c_str(), row["layout"].get<std::string>().c_str(),
               row["peer_seconds"].get<double>() * 1e3, row["k_codec"].get<std::string>().c_str(),
               row["quire_seconds"].get<double>() * 1e3, row["ratio"].get<double>(),
-              row["ratio_p25"].get<double>(), row["ratio_p75"].get<double>());
+              row["ratio_p25"].get<double>(), row["ratio_p75"].get<double>(), row["cpu_ratio"].get<double>());
   std::fflush(stdout);
 }
 
@@ -218,7 +236,8 @@ int run(int argc, char** argv) {
   try {
     const Options options = parse(app, argc, argv);
     std::printf(
-        "case      G   n_q    n_kv thr  ggml  layout              ms  Quire        ms   ratio  p25-p75\n");
+        "case      G   n_q    n_kv thr  ggml  layout              ms  Quire        ms   ratio     p25-p75    "
+        " cpu ratio\n");
     nlohmann::json rows = nlohmann::json::array();
     for (const Work& work : works_of(options)) {
       const nlohmann::json made = rows_of(work, options.rounds);

@@ -37,7 +37,9 @@ struct Options {
   std::vector<uint32_t> decode_tokens{16384, 131072};
   std::vector<uint32_t> queries{256, 512};
   uint32_t prefill_tokens = 16384;
+  uint32_t prefill_group = 4;
   uint32_t rounds = 5;
+  uint32_t prefill_rounds = 3;
   std::string json;
 };
 
@@ -197,8 +199,10 @@ std::vector<Work> works_of(const Options& options) {
       for (const uint32_t n_kv : options.decode_tokens) {
         if (wants("decode")) works.push_back({"decode", group, 1, n_kv, threads});
       }
-      for (const uint32_t n_q : options.queries) {
-        if (wants("prefill")) works.push_back({"prefill", group, n_q, options.prefill_tokens, threads});
+    }
+    for (const uint32_t n_q : options.queries) {
+      if (wants("prefill")) {
+        works.push_back({"prefill", options.prefill_group, n_q, options.prefill_tokens, threads});
       }
     }
   }
@@ -209,7 +213,7 @@ Options parse(CLI::App& app, int argc, char** argv) {
   Options options;
   const std::vector<std::string> cases = options.cases;
   app.add_option("--cases", options.cases)->delimiter(',')->check(CLI::IsMember(cases));
-  app.add_option("--groups", options.groups, "query heads of one kv head")
+  app.add_option("--groups", options.groups, "query heads of one kv head, of decode")
       ->delimiter(',')
       ->check(CLI::Range(1, 16));
   app.add_option("--threads", options.threads)->delimiter(',')->check(CLI::Range(1, 256));
@@ -219,6 +223,10 @@ Options parse(CLI::App& app, int argc, char** argv) {
       ->check(CLI::Range(2, 4096));
   app.add_option("--prefill-tokens", options.prefill_tokens, "n_kv of prefill");
   app.add_option("--rounds", options.rounds)->check(CLI::Range(1, 100000));
+  app.add_option("--prefill-group", options.prefill_group, "query heads of one kv head")
+      ->check(CLI::Range(1, 16));
+  app.add_option("--prefill-rounds", options.prefill_rounds, "ggml takes seconds for one")
+      ->check(CLI::Range(1, 100000));
   app.add_option("--json", options.json, "write the rows to this file");
   app.parse(argc, argv);
   std::vector<uint32_t> tokens = options.decode_tokens;
@@ -240,7 +248,7 @@ int run(int argc, char** argv) {
         " cpu ratio\n");
     nlohmann::json rows = nlohmann::json::array();
     for (const Work& work : works_of(options)) {
-      const nlohmann::json made = rows_of(work, options.rounds);
+      const nlohmann::json made = rows_of(work, work.n_q == 1 ? options.rounds : options.prefill_rounds);
       rows.insert(rows.end(), made.begin(), made.end());
     }
     if (options.json.empty()) return 0;

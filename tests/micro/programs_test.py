@@ -134,6 +134,9 @@ class BadInput(unittest.TestCase):
         self.assert_refused("--outt", "bash", str(FOLDER / "run.sh"), "--outt")
         self.assert_refused("--out", "bash", str(FOLDER / "run.sh"), "--out")
         self.assert_refused("--all", "bash", str(FOLDER / "update.sh"), "--all")
+        peers = str(FOLDER.parent / "peers" / "run.sh")
+        self.assert_refused("--outt", "bash", peers, "--outt")
+        self.assert_refused("/no/such", "env", "QUIRE_PEERS_PREFIX=/no/such", "bash", peers)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,8 @@ Status Engine::build_mover(const CacheContext& context) {
       return std::unique_ptr<Tier>(std::move(*tier));
     };
   }
-  Result<std::unique_ptr<Mover>> mover = Mover::create(context, copy_stream_.get(), open_tier);
+  Result<std::unique_ptr<Mover>> mover =
+      Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());

@@ -30,7 +30,7 @@ class Pager {
   // them. Returns an invalid id when no staging memory is free at the moment.
   virtual LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages) = 0;
   // Waits while the system holds on to staging memory of loads that came too late. kOverBudget when none is
-  // free because loads that have not ended have it all, kDeadline when the system keeps it.
+  // free because loads that have not ended have it all, kDeadline when the system keeps it for long.
   virtual Status wait_staging() = 0;
   // Waits until the load is done. bytes[i] is then page i, verified against its checksums, or nullptr when it
   // could not be proven right; such a page has no place any more.

@@ -15,10 +15,12 @@ namespace {
 constexpr uint64_t kWriteTag = uint64_t{1} << 63;
 constexpr uint32_t kReadsPerLoad = kRunPages;
 constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
+constexpr int kMaxLate = 4;           // rounds of it that may be late
 constexpr int kMaxAttempts = 8;       // writes that someone who needs room waits for
 constexpr uint32_t kDropPages = 4;    // pages dropped at once when room is needed
-constexpr auto kReleaseWait = std::chrono::seconds(30);     // for a request that is past its deadline already
 constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
+
+constexpr const char* kHung = "the disk does not answer: late requests still have all the staging memory";
 
 // Memory counts as short when less than this share of the host budget is free: pages are then copied down
 // early.
@@ -71,12 +73,12 @@ StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget) {
 
 // ---- life ----
 
-Mover::Mover(const CacheContext& context, Stream* copy_stream)
-    : context_(context), copy_stream_(copy_stream) {}
+Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience)
+    : context_(context), copy_stream_(copy_stream), patience_(patience) {}
 
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
-                                             const TierOpener& open_tier) {
-  std::unique_ptr<Mover> mover(new Mover(context, copy_stream));
+                                             const TierOpener& open_tier, Nanoseconds patience) {
+  std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience));
   if (!open_tier) return mover;
   mover->layout_ = plan_staging(context.config, context.host_budget.limit());
   Result<BudgetedBytes> staging =
@@ -192,14 +194,13 @@ LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
 
 Status Mover::wait_staging() {
   ResidencyLock lock = context_.residency.lock();
-  const bool settled = load_finished_.wait_for(lock, kReleaseWait, [&] {
+  const bool settled = load_finished_.wait_for(lock, patience_, [&] {
     return broken_ || std::ranges::any_of(loads_, &Load::is_free) ||
            std::ranges::none_of(loads_, &Load::is_late);
   });
   if (std::ranges::any_of(loads_, &Load::is_free)) return {};
   if (broken_) return round_status_;
-  if (!settled)
-    return {StatusCode::kDeadline, "the disk does not answer: late reads still have all the staging memory"};
+  if (!settled) return {StatusCode::kDeadline, kHung};
   return {StatusCode::kOverBudget, "no staging memory is free to read pages from disk; raise host_budget"};
 }
 
@@ -431,7 +432,13 @@ void Mover::complete_write(const Completion& completion) {
   Write& write = writes_[completion.tag & ~kWriteTag];
   if (completion.event == CompletionEvent::kReleased) {
     write.busy = false;
+    ResidencyLock lock = context_.residency.lock();
+    --late_writes_;
     return;
+  }
+  if (completion.event == CompletionEvent::kExpired) {
+    ResidencyLock lock = context_.residency.lock();
+    ++late_writes_;
   }
   if (context_.trace != nullptr && !write.pages.empty()) {
     context_.trace->record(
@@ -501,6 +508,16 @@ bool Mover::copy_to_host(ResidencyLock& lock) {
   return slot != nullptr;
 }
 
+// False when late writes have kept every buffer for too long: no round can end then.
+bool Mover::wait_round(ResidencyLock& lock) {
+  const uint64_t seen = rounds_;
+  tier_->wake();
+  while (!round_ended_.wait_for(lock, patience_, [&] { return rounds_ != seen; })) {
+    if (late_writes_ == layout_.writes) return false;
+  }
+  return true;
+}
+
 Status Mover::move_down(ResidencyLock& lock, MemoryTier tier) {
   if (drop_clean(lock, tier)) return {};
   if (tier == MemoryTier::kDevice) {
@@ -510,14 +527,13 @@ Status Mover::move_down(ResidencyLock& lock, MemoryTier tier) {
   if (tier_ == nullptr)
     return {StatusCode::kOverBudget, "set nvme_budget and nvme_path to let pages move to disk"};
   // A write may be under way: its round helps as well. The next one is asked for in any case.
-  // A disk that fails now and then must not stop the engine; one that hangs may not hold it for long.
+  // A disk that fails now and then must not stop the engine; one that hangs may not hold it for long: two
+  // deadlines, as two writes may be under way at once.
   for (int attempt = 0; attempt < kMaxAttempts; ++attempt) {
-    const bool hangs = attempt >= 2 && round_status_.code() == StatusCode::kDeadline;
+    const bool hangs = attempt >= kMaxLate && round_status_.code() == StatusCode::kDeadline;
     if (broken_ || hangs) return round_status_;
-    const uint64_t seen = rounds_;
     write_wanted_ = true;
-    tier_->wake();
-    round_ended_.wait(lock, [&] { return rounds_ != seen; });
+    if (!wait_round(lock)) return {StatusCode::kDeadline, kHung};
     if (drop_clean(lock, tier)) return {};
   }
   return {round_status_.ok() ? StatusCode::kOverBudget : round_status_.code(), round_status_.message()};
@@ -544,10 +560,11 @@ Status Mover::flush() {
   };
   while (!all_down()) {
     if (broken_) return round_status_;
-    const uint64_t seen = rounds_;
     flushing_ = true;
-    tier_->wake();
-    round_ended_.wait(lock, [&] { return rounds_ != seen; });
+    if (!wait_round(lock)) {
+      flushing_ = false;
+      return {StatusCode::kDeadline, kHung};
+    }
     if (!round_status_.ok() && !all_down()) {
       flushing_ = false;
       return round_status_;

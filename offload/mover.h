@@ -52,9 +52,10 @@ using TierOpener = std::function<Result<std::unique_ptr<Tier>>(std::span<uint8_t
 class Mover final : public Pager {
  public:
   // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
-  // a device tier. Both the context and the stream outlive the mover.
+  // a device tier. patience: how long, in real time, late requests may keep all of the staging memory before
+  // the disk counts as hung. Both the context and the stream outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
-                                               const TierOpener& open_tier);
+                                               const TierOpener& open_tier, Nanoseconds patience);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -76,7 +77,7 @@ class Mover final : public Pager {
  private:
   struct Load;
   struct Write;
-  Mover(const CacheContext& context, Stream* copy_stream);
+  Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience);
 
   // On the mover's thread.
   void run(const TierOpener& open_tier, std::promise<Status>* opened);
@@ -98,6 +99,7 @@ class Mover final : public Pager {
 
   // For callers.
   bool drop_clean(ResidencyLock& lock, MemoryTier tier);
+  bool wait_round(ResidencyLock& lock);
   bool copy_to_host(ResidencyLock& lock);
   void promote(Load& load);
   uint8_t* load_buffer(uint32_t index) const;
@@ -105,6 +107,7 @@ class Mover final : public Pager {
 
   CacheContext context_;
   Stream* copy_stream_;
+  const Nanoseconds patience_;
   StagingLayout layout_;
   BudgetedBytes staging_;
   std::vector<Load> loads_;
@@ -115,6 +118,7 @@ class Mover final : public Pager {
   std::condition_variable stopped_;
   uint64_t rounds_ = 0;        // writes that ended, or found nothing to write
   Status round_status_;        // of the last one
+  uint32_t late_writes_ = 0;   // past their deadline, with their buffers still in use
   uint32_t failures_ = 0;      // writes in a row that failed
   bool write_wanted_ = false;  // someone waits for room or for a flush
   bool flushing_ = false;

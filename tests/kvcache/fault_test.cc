@@ -91,8 +91,8 @@ TEST(SlowDisk, StagingMemoryThatItHoldsIsWaitedFor) {
   World world = small_world();
   const auto plan = std::make_shared<FaultPlan>(7);
   plan->add({Fault::kDelay, IoKind::kRead, 0, 8});
-  plan->set_late(std::chrono::milliseconds(400));
-  world.io_deadline = std::chrono::milliseconds(100);
+  plan->set_late(std::chrono::milliseconds(250));
+  world.io_deadline = std::chrono::milliseconds(500);
   world.open_io = faulty_engine_factory(plan);
   std::unique_ptr<Engine> engine;
   const Output output = run_whole(world, &engine, 1700);
@@ -102,6 +102,24 @@ TEST(SlowDisk, StagingMemoryThatItHoldsIsWaitedFor) {
   }
   EXPECT_GT(plan->hits(Fault::kDelay, IoKind::kRead), 0U);
   std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
+}
+
+// Requests that never come back: the engine says so, within a few deadlines.
+TEST(SlowDisk, OneThatHangsIsReported) {
+  for (const IoKind kind : {IoKind::kRead, IoKind::kWrite}) {
+    World world = small_world();
+    const auto plan = std::make_shared<FaultPlan>(7);
+    plan->add({Fault::kDelay, kind, 4, UINT32_MAX});
+    plan->set_late(std::chrono::hours(24));
+    world.io_deadline = std::chrono::milliseconds(200);
+    world.open_io = faulty_engine_factory(plan);
+    std::unique_ptr<Engine> engine;
+    const Output output = run_whole(world, &engine);
+    EXPECT_EQ(output.status.code(), StatusCode::kDeadline) << output.status.message();
+    EXPECT_NE(output.status.message().find("disk"), std::string::npos) << output.status.message();
+    EXPECT_GT(plan->hits(Fault::kDelay, kind), 0U);
+    std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
+  }
 }
 
 TEST(FaultyDiskForGood, AWriteThatAlwaysFailsIsReportedOnceMemoryIsFull) {

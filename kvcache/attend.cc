@@ -477,8 +477,11 @@ void Attender::attend_own_pages(Call& call, const Tile& tile, const Lane& lane) 
         }
       }
       for (uint32_t t = 0; t < tokens; ++t) {
-        rotate_rows(lane.keys + size_t{t} * dim, 1, dim, sequence.offsets.cos.data() + t * half,
-                    sequence.offsets.sin.data() + t * half, rope.rotary_dim);
+        for (size_t i = 0; i < half; ++i) {
+          lane.angles[i] = sequence.offsets.cos[i * config.page_tokens + t];
+          lane.angles[half + i] = sequence.offsets.sin[i * config.page_tokens + t];
+        }
+        rotate_rows(lane.keys + size_t{t} * dim, 1, dim, lane.angles, lane.angles + half, rope.rotary_dim);
       }
       // Turning the query by minus the page's base leaves small offsets for the keys.
       rope_angles(rope, -start, lane.angles, lane.angles + half);

@@ -61,9 +61,14 @@ RopeOffsets make_rope_offsets(const Rope& rope, uint32_t tokens) {
   offsets.half = rope.rotary_dim / 2;
   offsets.cos.resize(size_t{tokens} * offsets.half);
   offsets.sin.resize(size_t{tokens} * offsets.half);
+  std::vector<float> cos(offsets.half);
+  std::vector<float> sin(offsets.half);
   for (uint32_t t = 0; t < tokens; ++t) {
-    const size_t row = size_t{t} * offsets.half;
-    rope_angles(rope, t, &offsets.cos[row], &offsets.sin[row]);
+    rope_angles(rope, t, cos.data(), sin.data());
+    for (size_t i = 0; i < offsets.half; ++i) {
+      offsets.cos[i * tokens + t] = cos[i];
+      offsets.sin[i * tokens + t] = sin[i];
+    }
   }
   return offsets;
 }

@@ -36,8 +36,8 @@ void rotate_rows(float* x, size_t rows, uint32_t head_dim, const float* cos, con
 struct RopeOffsets {
   uint32_t tokens = 0;
   uint32_t half = 0;       // rotary_dim / 2
-  std::vector<float> cos;  // [tokens][half]
-  std::vector<float> sin;  // [tokens][half]
+  std::vector<float> cos;  // [half][tokens]
+  std::vector<float> sin;  // [half][tokens]
 };
 
 RopeOffsets make_rope_offsets(const Rope& rope, uint32_t tokens);

@@ -60,7 +60,7 @@ struct AttendState {
 // Token t of a section at base position b was to be rotated by angles (b + t) * inv_freq; the row's q has
 // been rotated by its own absolute position already.
 struct KeyRotation {
-  const float* token_cos;  // [tokens][rotary_dim / 2], offsets inside the page
+  const float* token_cos;  // [rotary_dim / 2][tokens], offsets inside the page
   const float* token_sin;
   const float* base_cos;  // [sections of the call][rotary_dim / 2]
   const float* base_sin;

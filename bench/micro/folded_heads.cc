@@ -53,8 +53,12 @@ PageAngles make_angles(const PageKind& kind, size_t pages) {
   PageAngles angles{};
   if (kind.key_space != KeySpace::kPreRope) return angles;
   angles.half = kind.shape.dim / 2;
-  for (size_t t = 0; t < kind.shape.tokens; ++t) {
-    append_angles(t, angles.half, &angles.token_cos, &angles.token_sin);
+  for (uint32_t i = 0; i < angles.half; ++i) {
+    for (uint32_t t = 0; t < kind.shape.tokens; ++t) {
+      const double angle = t * inverse_frequency(i, angles.half);
+      angles.token_cos.push_back(static_cast<float>(std::cos(angle)));
+      angles.token_sin.push_back(static_cast<float>(std::sin(angle)));
+    }
   }
   for (size_t page = 0; page < pages; ++page) {
     append_angles(page * kind.shape.tokens, angles.half, &angles.base_cos, &angles.base_sin);

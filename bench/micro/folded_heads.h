@@ -30,7 +30,7 @@ class BigBuffer {
 struct PageAngles {
   uint32_t half;                 // rotary_dim / 2
   std::vector<float> balance;    // [dim], rotated key codecs only
-  std::vector<float> token_cos;  // [page tokens][half]
+  std::vector<float> token_cos;  // [half][page tokens]
   std::vector<float> token_sin;
   std::vector<float> base_cos;  // [pages][half]
   std::vector<float> base_sin;

@@ -2,7 +2,6 @@
 // accumulation. Thread safety: touches only its arguments.
 #pragma once
 
-#include "quant/cpu/rope_keys-inl.h"
 #include "quant/cpu/steps-inl.h"
 #include "quant/cpu/unfolded-inl.h"
 
@@ -37,12 +36,16 @@ inline void load_sinks(const FoldedPages& pages, const uint8_t* section, Tile& t
 // One section for all rows. `index` counts the sections of the call.
 inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const SectionRef& ref,
                            size_t index, const int32_t* first_token, const StepTable& steps, Tile& tile) {
-  const bool keys_decoded = pages.rotation != nullptr;
-  if (pages.sink_tokens > 0) load_sinks(pages, ref.section, tile);
-  if (keys_decoded) rope_keys(pages, key, ref, static_cast<uint32_t>(index), tile.sink_keys, tile.keys);
+  if (pages.rotation != nullptr) {
+    const uint32_t half = pages.rotation->rotary_dim / 2;
+    tile.base = {pages.rotation->base_cos + index * half, pages.rotation->base_sin + index * half, half};
+    rope_keys(pages, key, tile);
+  }
   if (pages.sink_tokens > 0) {
+    load_sinks(pages, ref.section, tile);
+    if (pages.rotation != nullptr) rope_sinks(pages, key, tile, pages.sink_tokens);
     set_visible(tile, first_token, 0, pages.sink_tokens);
-    attend_rows(tile, {keys_decoded ? tile.keys : tile.sink_keys, tile.sink_values, pages.sink_tokens});
+    attend_rows(tile, {tile.sink_keys, tile.sink_values, pages.sink_tokens});
   }
   const bool masked = (first_token != nullptr || pages.sink_tokens > 0) &&
                       set_visible(tile, first_token, pages.sink_tokens, pages.shape.tokens);
@@ -65,9 +68,9 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
                           const QueryTile& query, const AttendState& state, uint8_t* scratch) {
   const CodecInfo& key = *find_codec(pages.key_codec);
   const CodecInfo& value = *find_codec(pages.value_codec);
-  const bool keys_decoded = pages.rotation != nullptr;
-  const StepTable steps = CommonShape::is(pages.shape) ? choose_table<CommonShape>(key, value, keys_decoded)
-                                                       : choose_table<AnyShape>(key, value, keys_decoded);
+  const bool pre_rope = pages.rotation != nullptr;
+  const StepTable steps = CommonShape::is(pages.shape) ? choose_table<CommonShape>(key, value, pre_rope)
+                                                       : choose_table<AnyShape>(key, value, pre_rope);
   Tile tile = make_tile(query, pages.shape, state, scratch);
   set_constant_terms(key, value, pages.shape, &tile.section);
   for (RowBlock& block : tile.row_blocks()) {

@@ -115,6 +115,18 @@ struct Codes<kSide, 3> {
   }
 };
 
+// Element kIndex of each quad of key levels, 128 added.
+template <uint32_t kIndex>
+HWY_INLINE Ints key_level(const Levels& levels) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const __m256i pair = kIndex % 2 == 0 ? levels.even[i] : levels.odd[i];
+    out.part[i].raw =
+        kIndex < 2 ? _mm256_and_si256(pair, _mm256_set1_epi32(0xFFFF)) : _mm256_srli_epi32(pair, 16);
+  }
+  return out;
+}
+
 HWY_INLINE __m256i load_table(const LevelBytes& table) {
   return _mm256_broadcastsi128_si256(_mm_load_si128(reinterpret_cast<const __m128i*>(table.bytes)));
 }

@@ -83,6 +83,13 @@ struct Codes<kSide, 3> {
   }
 };
 
+// Byte kIndex of each lane of key levels, 128 added.
+template <uint32_t kIndex>
+HWY_INLINE Ints key_level(Levels levels) {
+  const __m512i shifted = _mm512_srli_epi32(levels, 8 * kIndex);
+  return Ints{{hn::Vec<IntTag>{_mm512_and_si512(shifted, _mm512_set1_epi32(0xFF))}}};
+}
+
 HWY_INLINE __m512i load_table(const LevelBytes& table) { return _mm512_load_si512(table.bytes); }
 
 // How one side's broadcast operand (query or weights) is held: kParts arrays of quads, each quad a dword.

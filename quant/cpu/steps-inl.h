@@ -7,6 +7,7 @@
 #include "quant/cpu/accumulate-inl.h"
 #include "quant/cpu/float_dot-inl.h"
 #include "quant/cpu/query-inl.h"
+#include "quant/cpu/rope_keys-inl.h"
 #include "quant/cpu/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -23,14 +24,16 @@ void score_floats(Tile& tile, RowBlock& block) {
       });
 }
 
-// Keys that were decoded to tile.keys.
+// Keys that were rotated to tile.keys.
 template <int kRows>
-void score_decoded_keys(Tile& tile, RowBlock& block) {
+void score_rotated_keys(Tile& tile, RowBlock&) {
   const SectionShape shape = tile.shape;
-  for (uint32_t r = 0; r < kRows; ++r) {
-    score_row_major(tile.keys, shape.tokens, shape.dim, tile.q + (size_t{block.first} + r) * shape.dim,
-                    tile.scores + r * shape.tokens);
-  }
+  const uint8_t* keys = reinterpret_cast<const uint8_t*>(tile.keys);
+  float_dot<false, kRows>(
+      keys, keys, shape.dim, shape.tokens, tile.turned_query,
+      shape.dim, [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
+        store(sum, tile.scores + static_cast<uint32_t>(r) * shape.tokens + token);
+      });
 }
 
 template <uint32_t kBits, int kRows, class Shape, bool kMids, bool kMasked>
@@ -120,11 +123,11 @@ void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
 }
 
 template <int kRows, class Shape>
-BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, bool keys_decoded) {
+BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, bool pre_rope) {
   BlockSteps steps{};
-  if (keys_decoded) {
-    steps.fold = &plain_query;
-    steps.score = &score_decoded_keys<kRows>;
+  if (pre_rope) {
+    steps.fold = &turn_queries;
+    steps.score = &score_rotated_keys<kRows>;
   } else {
     choose_key_steps<kRows, Shape>(key, &steps);
   }
@@ -139,12 +142,12 @@ struct StepTable {
 };
 
 template <class Shape>
-StepTable choose_table(const CodecInfo& key, const CodecInfo& value, bool keys_decoded) {
+StepTable choose_table(const CodecInfo& key, const CodecInfo& value, bool pre_rope) {
   StepTable table{};
-  table.by_rows[0] = choose_steps<1, Shape>(key, value, keys_decoded);
-  table.by_rows[1] = choose_steps<2, Shape>(key, value, keys_decoded);
-  table.by_rows[2] = choose_steps<4, Shape>(key, value, keys_decoded);
-  if constexpr (kMaxBlockRows == 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, keys_decoded);
+  table.by_rows[0] = choose_steps<1, Shape>(key, value, pre_rope);
+  table.by_rows[1] = choose_steps<2, Shape>(key, value, pre_rope);
+  table.by_rows[2] = choose_steps<4, Shape>(key, value, pre_rope);
+  if constexpr (kMaxBlockRows == 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, pre_rope);
   return table;
 }
 

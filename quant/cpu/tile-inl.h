@@ -31,6 +31,13 @@ struct AnyShape {
   SectionShape shape_;
 };
 
+// Angles of a pre_rope section's base position, [half] each.
+struct BaseAngles {
+  const float* cosine;
+  const float* sine;
+  uint32_t half;
+};
+
 // What the kernels of one call work on. Rows of a block use the first `rows` rows of the row arrays.
 struct Tile {
   SectionShape shape;
@@ -42,7 +49,9 @@ struct Tile {
   float* zeros;              // [kMaxTokens]: log2 of the token scales of values that have none
   float* scores;             // [kMaxBlockRows][tokens]: in log2 units; weights of float values
   int32_t* weight_operands;  // [kMaxBlockRows][2][tokens / 4]
-  float* keys;               // [tokens][dim]: keys that are decoded and rotated while they are read
+  float* keys;               // [dim][tokens]: keys that are rotated while they are read
+  float* turned_query;       // [kMaxBlockRows][dim]: queries for these
+  BaseAngles base;           // of the section whose keys they are
   float* sink_keys;          // [kMaxSinkTokens][dim]
   float* sink_values;
 
@@ -94,6 +103,7 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   tile->sink_keys = carver.take<float>(kMaxSinkTokens * dim);
   tile->sink_values = carver.take<float>(kMaxSinkTokens * dim);
   tile->keys = carver.take<float>(shape.tokens * dim);
+  tile->turned_query = carver.take<float>(kMaxBlockRows * dim);
   tile->block_count = 0;
   if (queries == nullptr) return;
   for (uint32_t row = 0; row < rows;) {

@@ -7,14 +7,16 @@
 namespace quire::reference {
 namespace {
 
-// Turns the pairs (i, i + half) of one row by the angles given as cosines and sines.
-void turn(float* row, uint32_t half, const float* cosines, const float* sines, float direction) {
+// Turns the pairs (i, i + half) of one row by angles whose cosines and sines stand `stride` apart.
+void turn(float* row, uint32_t half, const float* cosines, const float* sines, size_t stride,
+          float direction) {
   for (uint32_t i = 0; i < half; ++i) {
     const float a = row[i];
     const float b = row[i + half];
-    const float sine = direction * sines[i];
-    row[i] = a * cosines[i] - b * sine;
-    row[i + half] = b * cosines[i] + a * sine;
+    const float cosine = cosines[i * stride];
+    const float sine = direction * sines[i * stride];
+    row[i] = a * cosine - b * sine;
+    row[i + half] = b * cosine + a * sine;
   }
 }
 
@@ -29,15 +31,15 @@ void rotate_keys(const KeyRotation& rotation, SectionShape shape, float* keys) {
   if (rotation.key_balance != nullptr) leave_rotated_space(rotation.key_balance, shape, keys);
   const uint32_t half = rotation.rotary_dim / 2;
   for (uint32_t token = 0; token < shape.tokens; ++token) {
-    const size_t at = size_t{token} * half;
-    turn(keys + size_t{token} * shape.dim, half, rotation.token_cos + at, rotation.token_sin + at, 1.0F);
+    turn(keys + size_t{token} * shape.dim, half, rotation.token_cos + token, rotation.token_sin + token,
+         shape.tokens, 1.0F);
   }
 }
 
 void unrotate_query(const KeyRotation& rotation, size_t section, uint32_t dim, const float* q, float* out) {
   const uint32_t half = rotation.rotary_dim / 2;
   std::copy_n(q, dim, out);
-  turn(out, half, rotation.base_cos + section * half, rotation.base_sin + section * half, -1.0F);
+  turn(out, half, rotation.base_cos + section * half, rotation.base_sin + section * half, 1, -1.0F);
 }
 
 }  // namespace quire::reference

@@ -140,8 +140,8 @@ TEST(Rope, OffsetsAreTheAnglesOfSmallPositions) {
   ASSERT_EQ(offsets.sin.size(), 128U * 32U);
   for (uint32_t t = 0; t < 128; ++t) {
     for (uint32_t i = 0; i < 32; ++i) {
-      EXPECT_NEAR(offsets.cos[t * 32 + i], std::cos(t * rope.inv_freq[i]), 1e-7);
-      EXPECT_NEAR(offsets.sin[t * 32 + i], std::sin(t * rope.inv_freq[i]), 1e-7);
+      EXPECT_NEAR(offsets.cos[i * 128 + t], std::cos(t * rope.inv_freq[i]), 1e-7);
+      EXPECT_NEAR(offsets.sin[i * 128 + t], std::sin(t * rope.inv_freq[i]), 1e-7);
     }
   }
 }

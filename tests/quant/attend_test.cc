@@ -344,6 +344,18 @@ Angles angles(const std::vector<double>& positions, uint32_t half) {
   return result;
 }
 
+// [positions][half] to [half][positions].
+Angles by_pair(const Angles& by_position, uint32_t half) {
+  Angles result;
+  for (uint32_t i = 0; i < half; ++i) {
+    for (size_t at = i; at < by_position.cosines.size(); at += half) {
+      result.cosines.push_back(by_position.cosines[at]);
+      result.sines.push_back(by_position.sines[at]);
+    }
+  }
+  return result;
+}
+
 void turn_f64(double* row, uint32_t half, double position) {
   for (uint32_t i = 0; i < half; ++i) {
     const double angle = position * std::pow(10000.0, -static_cast<double>(i) / half);
@@ -385,7 +397,7 @@ TEST_P(Attend, RotatesPreRopeKeysOnRead) {
       for (uint32_t i = 0; i < shape.dim; ++i) balance[i] = 0.5F + static_cast<float>(i % 4) * 0.5F;
       std::vector<double> offsets(shape.tokens);
       for (uint32_t t = 0; t < shape.tokens; ++t) offsets[t] = t;
-      const Angles token = angles(offsets, rotary_dim / 2);
+      const Angles token = by_pair(angles(offsets, rotary_dim / 2), rotary_dim / 2);
       const Angles base = angles(bases, rotary_dim / 2);
       const KeyRotation rotation{token.cosines.data(), token.sines.data(),
                                  base.cosines.data(),  base.sines.data(),
@@ -423,7 +435,7 @@ TEST_P(Attend, RotatesPreRopeSinksOnRead) {
     const std::vector<float> balance(shape.dim, 1.0F);
     std::vector<double> offsets(shape.tokens);
     for (uint32_t t = 0; t < shape.tokens; ++t) offsets[t] = t;
-    const Angles token = angles(offsets, shape.dim / 2);
+    const Angles token = by_pair(angles(offsets, shape.dim / 2), shape.dim / 2);
     const Angles base = angles({0.0}, shape.dim / 2);
     const KeyRotation rotation{token.cosines.data(), token.sines.data(), base.cosines.data(),
                                base.sines.data(),    shape.dim,          rotated ? balance.data() : nullptr};

@@ -6,14 +6,19 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <fstream>
+#include <functional>
+#include <limits>
 #include <map>
 #include <string>
 
 #include "bench/micro/attention.h"
+#include "bench/micro/mac_peak.h"
 
 namespace quire::micro {
 namespace {
@@ -69,6 +74,28 @@ bool count_attention(Attention& attention, size_t sections, std::map<uint64_t, u
   return counted;
 }
 
+double nanoseconds_of(const std::function<void()>& run, int rounds) {
+  double best = std::numeric_limits<double>::infinity();
+  for (int i = 0; i < rounds; ++i) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    best = std::min(
+        best, std::chrono::duration<double, std::nano>(std::chrono::steady_clock::now() - start).count());
+  }
+  return best;
+}
+
+void print_times(Attention& attention, const FoldedHeads& heads, Isa isa) {
+  const uint8_t* first = heads.heads[0][0].section;
+  const double call = nanoseconds_of([&] { attention.attend(0, 0, 0, kCallPages, first); }, 4000);
+  const auto per_mac = [isa](Mac mac) {
+    uint64_t macs = 1;
+    const double burst = nanoseconds_of([&] { macs = mac_burst(isa, mac); }, 50);
+    return burst / static_cast<double>(macs);
+  };
+  std::printf("%.1f %.6f %.6f\n", call / kCallPages, per_mac(integer_mac(isa)), per_mac(float_mac(isa)));
+}
+
 const Kernels* table_named(const std::string& name) {
   for (const Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
     if (name == isa_name(isa)) return find_kernels(isa);
@@ -78,11 +105,11 @@ const Kernels* table_named(const std::string& name) {
 
 int run(const std::string& isa, const CodecInfo* codec, int rows, int sections) {
   const Kernels* kernels = table_named(isa);
-  if (kernels == nullptr || codec == nullptr || rows < 1 || rows > 64 || sections < 1 || sections > 16) {
+  if (kernels == nullptr || codec == nullptr || rows < 1 || rows > 64 || sections < 0 || sections > 16) {
     std::fprintf(
         stderr,
         "usage: quire-micro-steps ISA CODEC ROWS SECTIONS, an instruction set that this machine has, a "
-        "codec, 1 to 64 rows, 1 to 16 sections\n");
+        "codec, 1 to 64 rows, 0 to 16 sections\n");
     return 2;
   }
   const PageKind kind{codec->id, codec->id, KeySpace::kPostRope, 0, 1, {64, 128}};
@@ -92,6 +119,10 @@ int run(const std::string& isa, const CodecInfo* codec, int rows, int sections) 
   attention.clear();
   for (size_t page = 0; page < kWarmPages; page += kCallPages)
     attention.attend(0, 0, page, page + kCallPages, nullptr);
+  if (sections == 0) {
+    print_times(attention, heads, kernels->isa);
+    return 0;
+  }
   std::map<uint64_t, uint64_t> counts;
   if (!count_attention(attention, static_cast<size_t>(sections), &counts)) {
     std::fprintf(stderr, "quire-micro-steps: the system does not allow a program to be traced here\n");

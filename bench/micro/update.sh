@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes bench/micro/pinned.json anew, with the compiler of this machine, and shows what changed.
+# Writes bench/micro/pinned.json and counts.md anew, with the compiler of this machine, and shows what changed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -14,6 +14,8 @@ mkdir -p build/logs
 echo "== building (log: build/logs/micro.log)"
 {
   cmake --preset release -DQUIRE_TESTS=ON -DQUIRE_MICRO=ON
-  cmake --build --preset release --parallel "$(nproc)" --target quire-micro-pins
+  cmake --build --preset release --parallel "$(nproc)" --target quire-micro-pins quire-micro-steps
 } >build/logs/micro.log 2>&1 || { tail -n 40 build/logs/micro.log >&2; exit 1; }
-git --no-pager diff --stat --patch --unified=0 -- bench/micro/pinned.json
+/usr/bin/python3 -B bench/micro/section_counts.py build/release/bench/micro/quire-micro-steps >build/logs/counts.md
+mv build/logs/counts.md bench/micro/counts.md
+git --no-pager diff --stat --patch --unified=0 -- bench/micro/pinned.json bench/micro/counts.md

@@ -43,7 +43,7 @@ if [[ -z $prefix ]]; then
     echo "== building $package (log: build/logs/peers.log)"
     {
       /usr/bin/python3 -m venv --clear build/peers
-      CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) build/peers/bin/pip install --verbose --no-deps \
+      CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF" build/peers/bin/pip install --verbose --no-deps \
         --no-binary llama-cpp-python "$package"
     } >build/logs/peers.log 2>&1 ||
       fail "$package could not be fetched or built (see build/logs/peers.log); set QUIRE_PEERS_PREFIX to a folder with ggml's include/ and lib/"

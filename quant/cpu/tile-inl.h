@@ -2,6 +2,7 @@
 // Thread safety: pure functions on the caller's memory.
 #pragma once
 
+#include "quant/carver.h"
 #include "quant/cpu/pack-inl.h"
 #include "quant/cpu/rows-inl.h"
 #include "quant/cpu/section-inl.h"
@@ -56,23 +57,6 @@ struct Tile {
   float* sink_values;
 
   std::span<RowBlock> row_blocks() const { return {blocks, block_count}; }
-};
-
-// Hands out 64-byte aligned arrays from one piece of memory; with a null base it only counts.
-class Carver {
- public:
-  explicit Carver(uint8_t* base) : base_(base) {}
-  template <class T>
-  T* take(size_t count) {
-    uint8_t* at = base_ == nullptr ? nullptr : base_ + used_;
-    used_ += (count * sizeof(T) + 63) / 64 * 64;
-    return reinterpret_cast<T*>(at);
-  }
-  size_t used() const { return used_; }
-
- private:
-  uint8_t* base_;
-  size_t used_ = 0;
 };
 
 // Rows are taken in blocks of kMaxBlockRows, the rest in blocks of smaller powers of two.

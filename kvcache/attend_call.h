@@ -1,0 +1,36 @@
+// What the two halves of attention share: attend.cc holds pages and cuts the work into waves, attend_tiles.cc
+// computes them. Included by these two alone. Thread safety: a Lane belongs to one thread; a Call is written
+// between waves only.
+#pragma once
+
+#include "kvcache/attend.h"
+
+namespace quire {
+
+inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
+
+// What one thread of a wave works with.
+struct Attender::Lane {
+  uint8_t* scratch;     // of the kernels
+  float* keys;          // [page_tokens][head_dim], pre_rope only
+  float* queries;       // [kMaxTileRows][head_dim], pre_rope only
+  float* angles;        // [2][head_dim / 2], pre_rope only
+  int32_t* begin;       // [kMaxTileRows]
+  int32_t* end;         // [kMaxTileRows]
+  AttendState partial;  // [kMaxTileRows]
+};
+
+struct Attender::Call {
+  Step* step;
+  uint32_t layer;
+  const LayerConfig& config;
+  const AttendArgs& args;
+  size_t next_run = 0;    // of the plan: the wave's first
+  size_t held_until = 0;  // of the plan: runs before it are or were held
+  size_t wave = 0;        // runs of the wave: held_[0 .. wave)
+
+  const StepEntry& entry(const Tile& tile) const { return step->entries[tile.entry]; }
+  const Rope& rope(const Tile& tile) const { return entry(tile).sequence->rope; }
+};
+
+}  // namespace quire

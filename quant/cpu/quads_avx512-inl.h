@@ -118,10 +118,15 @@ struct Product {
     sum.part[kParts - 1] = _mm512_set1_epi32(offset);
     return sum;
   }
+  // As assembly, because the register of the sum is both read and written: given the intrinsic, GCC 12 copies
+  // each sum twice per step and spills some.
   HWY_INLINE static void add(Sum& sum, Levels levels, const Operand& operand) {
     for (uint32_t i = 0; i < kParts; ++i) {
-      sum.part[i] = kSide == Side::kKey ? _mm512_dpbusd_epi32(sum.part[i], levels, operand.part[i])
-                                        : _mm512_dpbusd_epi32(sum.part[i], operand.part[i], levels);
+      if constexpr (kSide == Side::kKey) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(sum.part[i]) : "v"(levels), "v"(operand.part[i]));
+      } else {
+        asm("vpdpbusd %2, %1, %0" : "+v"(sum.part[i]) : "v"(operand.part[i]), "v"(levels));
+      }
     }
   }
   HWY_INLINE static Ints total(const Sum& sum) {

@@ -13,14 +13,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-template <bool kBf16, int kRows>
+template <bool kBf16, int kRows, class Shape>
 void score_floats(Tile& tile, RowBlock& block) {
-  const SectionShape shape = tile.shape;
+  const Shape shape(tile.shape);
   float_dot<kBf16, kRows>(
-      tile.section.key.codes, tile.section.key.ahead, shape.dim, shape.tokens,
-      tile.q + size_t{block.first} * shape.dim,
-      shape.dim, [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
-        store(sum, tile.scores + static_cast<uint32_t>(r) * shape.tokens + token);
+      tile.section.key.codes, tile.section.key.ahead, shape.dim(), shape.tokens(),
+      tile.q + size_t{block.first} * shape.dim(),
+      shape.dim(), [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
+        store(sum, tile.scores + static_cast<uint32_t>(r) * shape.tokens() + token);
       });
 }
 
@@ -49,13 +49,13 @@ void weigh_codes(Tile& tile, RowBlock& block) {
   weigh_at_precision<kBits, kMids, kMasked, kRows, Shape>(tile, block, precise);
 }
 
-template <bool kBf16, int kRows, bool kMasked>
+template <bool kBf16, int kRows, class Shape, bool kMasked>
 void weigh_floats(Tile& tile, RowBlock& block) {
-  const SectionShape shape = tile.shape;
-  weigh_in_floats<kRows, kMasked>(tile, block, shape.tokens);
+  const Shape shape(tile.shape);
+  weigh_in_floats<kRows, kMasked>(tile, block, shape.tokens());
   float_dot<kBf16, kRows>(
-      tile.section.value.codes, tile.section.value.ahead, shape.tokens, shape.dim, tile.scores,
-      shape.tokens, [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
+      tile.section.value.codes, tile.section.value.ahead, shape.tokens(), shape.dim(), tile.scores,
+      shape.tokens(), [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
         add_to_output(tile, block, r, channel, sum);
       });
 }
@@ -98,7 +98,7 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
                                                         : &plain_query;
   with_bits(codec.bits, [steps, rotated](auto bits) {
     if constexpr (bits() >= 16) {
-      steps->score = &score_floats<bits() == 16, kRows>;
+      steps->score = &score_floats<bits() == 16, kRows, Shape>;
     } else {
       steps->score =
           rotated ? &score_quads<bits(), true, kRows, Shape> : &score_quads<bits(), false, kRows, Shape>;
@@ -110,8 +110,8 @@ template <int kRows, class Shape>
 void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
   with_bits(codec.bits, [steps, &codec](auto bits) {
     if constexpr (bits() >= 16) {
-      steps->weigh = &weigh_floats<bits() == 16, kRows, false>;
-      steps->weigh_masked = &weigh_floats<bits() == 16, kRows, true>;
+      steps->weigh = &weigh_floats<bits() == 16, kRows, Shape, false>;
+      steps->weigh_masked = &weigh_floats<bits() == 16, kRows, AnyShape, true>;
     } else if (codec.family == CodecFamily::kRotated) {
       steps->weigh = &weigh_codes<bits(), kRows, Shape, false, false>;
       steps->weigh_masked = &weigh_codes<bits(), kRows, AnyShape, false, true>;

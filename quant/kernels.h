@@ -21,8 +21,8 @@
 
 namespace quire {
 
-enum class Isa : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2 };
-inline constexpr size_t kIsaCount = 3;
+enum class Isa : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kNeon = 3 };
+inline constexpr size_t kIsaCount = 4;
 
 // One side's arrays inside a section.
 struct SideView {

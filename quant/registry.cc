@@ -13,12 +13,14 @@ const Kernels* find_kernels(Isa isa) {
       return find_avx2_kernels();
     case Isa::kAvx512:
       return find_avx512_kernels();
+    case Isa::kNeon:
+      return find_neon_kernels();
   }
   return nullptr;
 }
 
 const Kernels& best_kernels() {
-  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2}) {
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon}) {
     if (const Kernels* kernels = find_kernels(isa)) return *kernels;
   }
   return kScalarKernels;
@@ -32,6 +34,8 @@ const char* isa_name(Isa isa) {
       return "avx2";
     case Isa::kAvx512:
       return "avx512";
+    case Isa::kNeon:
+      return "neon";
   }
   return "unknown";
 }

@@ -7,7 +7,7 @@ source tests/phases.sh
 export QUIRE_TEST_SEEDS=${QUIRE_TEST_SEEDS:-1000}
 test_timeout=7200
 
-phase packages bash .ci/packages build bench tests
+phase packages bash .ci/packages build bench tests cross
 phase format check_format
 phase "build release" build_preset release all -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON -DQUIRE_MICRO=ON
 phase clang-tidy check_tidy release
@@ -15,4 +15,7 @@ for sanitizer in asan+ubsan tsan; do
   phase "build $sanitizer" build_preset "$sanitizer" all -DQUIRE_MICRO=OFF
   phase "test $sanitizer" run_ctest "$sanitizer"
 done
+phase "build aarch64" build_preset aarch64 core_tests
+phase "clang-tidy aarch64" check_tidy_aarch64
+phase "test aarch64" test_aarch64
 finish_with release

@@ -44,14 +44,6 @@ HWY_INLINE Ints quantise(Floats y, const LevelFloats& table) {
   return code;
 }
 
-// The sum of sixteen partial sums, in FORMATS.md's order.
-HWY_INLINE float sum16(Floats p) {
-  const __m256 eight = fold<AddOp>(p);
-  const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
-  const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
-
 // The mean of x' over valid tokens. Returns M; writes the codes and the mean they decode to.
 inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float down, uint8_t* codes,
                        float* mean) {
@@ -85,7 +77,8 @@ HWY_INLINE int token_step(const float* r, uint32_t dim, const LevelFloats& table
   Floats squares = load(r) * load(r);
   for (uint32_t c = kLanes; c < dim; c += kLanes) squares = squares + load(r + c) * load(r + c);
   const float mean_square = sum16(squares) * (1.0F / static_cast<float>(dim));
-  const float estimate = _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean_square))) / level_table(kBits).unit;
+  const float deviation = hn::GetLane(hn::Sqrt(hn::Set(hn::FixedTag<float, 1>(), mean_square)));
+  const float estimate = deviation / level_table(kBits).unit;
   if (estimate < kNegligible) return kNoStep;
   const Floats inverse = splat(1.0F / estimate);
   Floats products = splat(0.0F);

@@ -19,7 +19,7 @@ HWY_INLINE void float_dot(const uint8_t* codes, const uint8_t* ahead, uint32_t c
       for (uint32_t i = 0; i < count; i += 2) {
         const size_t at = (size_t{i / 2} * lanes + lane) * 4;
         const Ints pair = load(reinterpret_cast<const int32_t*>(codes + at));
-        _mm_prefetch(ahead + at, _MM_HINT_T1);
+        prefetch(ahead + at);
         const Floats first = floats_from_bits(shift_left(pair, 16));
         const Floats second = floats_from_bits(pair & splat(static_cast<int32_t>(0xFFFF0000U)));
         for (int r = 0; r < kRows; ++r) {
@@ -31,7 +31,7 @@ HWY_INLINE void float_dot(const uint8_t* codes, const uint8_t* ahead, uint32_t c
       for (uint32_t i = 0; i < count; ++i) {
         const size_t at = (size_t{i} * lanes + lane) * 4;
         const Floats value = load(reinterpret_cast<const float*>(codes + at));
-        _mm_prefetch(ahead + at, _MM_HINT_T1);
+        prefetch(ahead + at);
         for (int r = 0; r < kRows; ++r) {
           sum[r] = mul_add(value, splat(operand[static_cast<uint32_t>(r) * stride + i]), sum[r]);
         }

@@ -1,4 +1,5 @@
-// The table of one instruction set. Included once by avx2.cc and once by avx512.cc. Thread safety: constants.
+// The table of one instruction set. Included once each by avx2.cc, avx512.cc and neon.cc. Thread safety:
+// constants.
 #pragma once
 
 #include "quant/cpu/attend-inl.h"

@@ -1,33 +1,19 @@
-// Sixteen lanes, whatever the width of a register: one vector with AVX-512, two with AVX2.
+// Arithmetic in sixteen lanes.
 //
 // All float arithmetic of this folder is written in these lanes, so that its order, and with it every byte of
 // a page, is the same for all instruction sets. Thread safety: pure functions.
 #pragma once
 
-#include "quant/cpu/target.h"
+#if defined(QUIRE_SIMD_NEON)
+#include "quant/cpu/native_neon-inl.h"
+#else
+#include "quant/cpu/native_x86-inl.h"
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
-namespace hn = hwy::HWY_NAMESPACE;
-
-inline constexpr uint32_t kLanes = 16;
-
-constexpr uint32_t round_up_to_lanes(uint32_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
-
-using FloatTag = hn::CappedTag<float, kLanes>;
-using IntTag = hn::RebindToSigned<FloatTag>;
-inline constexpr uint32_t kPartLanes = HWY_MAX_BYTES / sizeof(float);
-inline constexpr uint32_t kParts = kLanes / kPartLanes;
-
-struct Floats {
-  hn::Vec<FloatTag> part[kParts];
-};
-struct Ints {
-  hn::Vec<IntTag> part[kParts];
-};
-struct Mask {
-  hn::Mask<FloatTag> part[kParts];
-};
+// A line that is wanted soon, to the second level of cache.
+HWY_INLINE void prefetch(const void* line) { __builtin_prefetch(line, 0, 2); }
 
 HWY_INLINE Floats load(const float* from) {
   Floats out;
@@ -84,6 +70,11 @@ HWY_INLINE Ints operator+(Ints a, Ints b) {
 HWY_INLINE Ints operator-(Ints a, Ints b) {
   Ints out;
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Sub(a.part[i], b.part[i]);
+  return out;
+}
+HWY_INLINE Ints operator*(Ints a, Ints b) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Mul(a.part[i], b.part[i]);
   return out;
 }
 HWY_INLINE Ints operator&(Ints a, Ints b) {
@@ -159,18 +150,6 @@ HWY_INLINE Floats to_floats(Ints a) {
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::ConvertTo(FloatTag(), a.part[i]);
   return out;
 }
-// Ties to even. |a| < 2^31: Highway's NearestInt would spend instructions on larger values.
-HWY_INLINE Ints to_ints(Floats a) {
-  Ints out;
-  for (uint32_t i = 0; i < kParts; ++i) {
-#if defined(QUIRE_SIMD_AVX512)
-    out.part[i].raw = _mm512_cvtps_epi32(a.part[i].raw);
-#else
-    out.part[i].raw = _mm256_cvtps_epi32(a.part[i].raw);
-#endif
-  }
-  return out;
-}
 HWY_INLINE Ints bits_of(Floats a) {
   Ints out;
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::BitCast(IntTag(), a.part[i]);
@@ -244,24 +223,6 @@ HWY_INLINE float smallest_lane(Floats v) {
   hn::Vec<FloatTag> all = v.part[0];
   for (uint32_t i = 1; i < kParts; ++i) all = hn::Min(all, v.part[i]);
   return hn::GetLane(hn::MinOfLanes(FloatTag(), all));
-}
-
-// table[index mod 16], 16 entries.
-HWY_INLINE Floats lookup(const float* table, Ints index) {
-  const Floats entries = load(table);
-  Floats out;
-  for (uint32_t i = 0; i < kParts; ++i) {
-#if defined(QUIRE_SIMD_AVX512)
-    out.part[i].raw = _mm512_permutexvar_ps(index.part[i].raw, entries.part[0].raw);
-#else
-    const __m256 low = _mm256_permutevar8x32_ps(entries.part[0].raw, index.part[i].raw);
-    const __m256 high = _mm256_permutevar8x32_ps(entries.part[1].raw, index.part[i].raw);
-    // Bit 3 of the index chooses the half; blendv looks at the sign bit.
-    const __m256 upper = _mm256_castsi256_ps(_mm256_slli_epi32(index.part[i].raw, 28));
-    out.part[i].raw = _mm256_blendv_ps(low, high, upper);
-#endif
-  }
-  return out;
 }
 
 // Sixteen narrower numbers in memory.

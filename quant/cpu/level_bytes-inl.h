@@ -24,7 +24,7 @@ constexpr LevelBytes make_level_bytes(const CodecInfo& codec, Side side) {
   if (codec.bits > 4) return table;
   for (uint32_t i = 0; i < sizeof(table.bytes); ++i) {
     const int32_t level = level_of(codec, side, i % (1U << codec.bits));
-    table.bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + 128 : level);
+    table.bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + kKeyBias : level);
   }
   return table;
 }

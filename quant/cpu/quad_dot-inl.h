@@ -6,8 +6,10 @@
 
 #if defined(QUIRE_SIMD_AVX512)
 #include "quant/cpu/quads_avx512-inl.h"
-#else
+#elif defined(QUIRE_SIMD_AVX2)
 #include "quant/cpu/quads_avx2-inl.h"
+#else
+#include "quant/cpu/quads_neon-inl.h"
 #endif
 
 HWY_BEFORE_NAMESPACE();
@@ -80,9 +82,8 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
 // As many columns as leave the sums in registers.
 template <Side kSide, bool kPrecise, int kRows>
 constexpr uint32_t columns_for(uint32_t lanes) {
-  constexpr uint32_t kSums = HWY_MAX_BYTES == 64 ? 16 : 4;
-  constexpr uint32_t kSumsPerColumn = kRows * (HWY_MAX_BYTES == 64 ? Product<kSide, kPrecise>::kParts : 1);
-  constexpr uint32_t kMost = kSumsPerColumn >= kSums ? 1 : kSums / kSumsPerColumn;
+  constexpr uint32_t kPerColumn = kRows * sizeof(typename Product<kSide, kPrecise>::Sum) / HWY_MAX_BYTES;
+  constexpr uint32_t kMost = kPerColumn >= kSumRegisters ? 1 : kSumRegisters / kPerColumn;
   uint32_t columns = kMost > 4 ? 4 : kMost;
   while (lanes % (columns * kLanes) != 0) columns /= 2;
   return columns;

@@ -14,6 +14,8 @@ HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 inline constexpr uint32_t kMaxBlockRows = 4;  // more would not fit in sixteen registers
+inline constexpr uint32_t kSumRegisters = 8;
+inline constexpr int32_t kKeyBias = 128;  // added to the levels of keys
 inline constexpr float kQueryTop = 32512.0F;
 
 // Bytes of levels by code; the first sixteen are used.
@@ -185,7 +187,7 @@ HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, u
 }
 
 // sum of q * (mean code + 128) over a row's channels, left in eight partial sums.
-HWY_INLINE __m256i query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
+HWY_INLINE PartialSums query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
   __m256i sum = _mm256_setzero_si256();
   for (uint32_t quad = 0; quad < quads; quad += 8) {
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(mean_codes + size_t{4} * quad));

@@ -16,7 +16,9 @@ HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 inline constexpr uint32_t kMaxBlockRows = 8;
-inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
+inline constexpr uint32_t kSumRegisters = 16;  // of 32; the others hold codes, levels and operands
+inline constexpr int32_t kKeyBias = 128;       // added to the levels of keys
+inline constexpr float kQueryTop = 32512.0F;   // 127 * 256: the high byte stays within a signed byte
 
 // Bytes of levels by code: entry i stands wherever index mod (number of levels) = i, so that whatever lies
 // in the bits above a field does not matter.
@@ -179,7 +181,7 @@ HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, u
 }
 
 // sum of q * (mean code + 128) over a row's channels, left in eight partial sums.
-HWY_INLINE __m256i query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
+HWY_INLINE PartialSums query_dot_means(const int32_t* operands, const uint8_t* mean_codes, uint32_t quads) {
   __m256i high = _mm256_setzero_si256();
   __m256i low = _mm256_setzero_si256();
   for (uint32_t quad = 0; quad < quads; quad += 8) {

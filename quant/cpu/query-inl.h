@@ -8,16 +8,8 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-HWY_INLINE __m256i fold_sum(Ints v) {
-#if defined(QUIRE_SIMD_AVX512)
-  return _mm256_add_epi32(_mm512_castsi512_si256(v.part[0].raw), _mm512_extracti64x4_epi64(v.part[0].raw, 1));
-#else
-  return _mm256_add_epi32(v.part[0].raw, v.part[1].raw);
-#endif
-}
-
-// Writes block.query, query_scale and query_offset, given the largest magnitude of each row. row_at(r, c)
-// gives sixteen elements of a row.
+// Writes block.query, query_scale, query_sum and query_offset, given the largest magnitude of each row.
+// row_at(r, c) gives sixteen elements of a row.
 template <int kRows, class Shape, class RowAt>
 HWY_INLINE void quantise_rows(Shape shape, RowAt row_at, Floats largest, RowBlock& block) {
   const uint32_t quads = shape.dim() / 4;
@@ -25,7 +17,7 @@ HWY_INLINE void quantise_rows(Shape shape, RowAt row_at, Floats largest, RowBloc
   alignas(64) PerRow inverse;
   store(splat(kQueryTop) / top, inverse);
   store(top * splat(1.0F / kQueryTop), block.query_scale);
-  __m256i sums[kRows];
+  PartialSums sums[kRows];
   for (int r = 0; r < kRows; ++r) {
     int32_t* operands = block.query + static_cast<uint32_t>(r) * 2 * quads;
     const Floats factor = splat(inverse[r]);
@@ -38,7 +30,9 @@ HWY_INLINE void quantise_rows(Shape shape, RowAt row_at, Floats largest, RowBloc
     }
     sums[r] = fold_sum(sum);
   }
-  store(shift_left(splat(0) - sum_rows<kRows>(sums), 7), block.query_offset);
+  const Ints sum = sum_rows<kRows>(sums);
+  store(sum, block.query_sum);
+  store(sum * splat(-kKeyBias), block.query_offset);
 }
 
 // Float keys: scores are what they are.
@@ -93,7 +87,7 @@ void fold_queries(Tile& tile, RowBlock& block) {
   const Floats factor = splat(section.key_factor);
   const Floats scale = load(block.query_scale);
   Floats offset = reduce_rows<AddOp>(mid);
-  const Floats sum = to_floats(load(block.query_offset)) * splat(-1.0F / 128.0F);
+  const Floats sum = to_floats(load(block.query_sum));
   offset = mul_add(sum, scale * splat(section.key_centre), offset);
   store(scale * factor, block.score_scale);
   store(offset * factor, block.score_offset);
@@ -105,7 +99,7 @@ void dot_means(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
   const Section& section = tile.section;
   const uint32_t quads = shape.dim() / 4;
-  __m256i sums[kRows];
+  PartialSums sums[kRows];
   for (int r = 0; r < kRows; ++r) {
     sums[r] = query_dot_means(block.query + static_cast<uint32_t>(r) * 2 * quads, section.key_means, quads);
   }

@@ -11,10 +11,9 @@ namespace quire::HWY_NAMESPACE {
 // Lane i becomes lane i ^ kDistance; kDistance is 1, 2, 4 or 8.
 template <uint32_t kDistance>
 HWY_INLINE Floats exchange(Floats x) {
-  if constexpr (kDistance == kPartLanes) {
-    Floats out = x;
-    out.part[0] = x.part[kParts - 1];
-    out.part[kParts - 1] = x.part[0];
+  if constexpr (kDistance >= kPartLanes) {
+    Floats out;
+    for (uint32_t i = 0; i < kParts; ++i) out.part[i] = x.part[i ^ (kDistance / kPartLanes)];
     return out;
   } else {
     alignas(64) int32_t index[kPartLanes];

@@ -131,7 +131,7 @@ inline void load_section(const FoldedPages& pages, const CodecInfo& key, const C
   section->value.codes = ref.section + layout.value_codes;
   section->value.ahead = ahead + layout.value_codes;
   for (uint32_t at = layout.key_meta; at < layout.sink_keys; at += kPageAlign) {
-    _mm_prefetch(ahead + at, _MM_HINT_T1);
+    prefetch(ahead + at);
   }
   load_key_terms(key, pages.shape, ref.section + layout.key_meta, ref.key_param, section);
   load_value_terms(value, pages.shape, ref.section + layout.value_meta, ref.value_param, section);

@@ -146,8 +146,8 @@ StepTable choose_table(const CodecInfo& key, const CodecInfo& value, bool pre_ro
   StepTable table{};
   table.by_rows[0] = choose_steps<1, Shape>(key, value, pre_rope);
   table.by_rows[1] = choose_steps<2, Shape>(key, value, pre_rope);
-  table.by_rows[2] = choose_steps<4, Shape>(key, value, pre_rope);
-  if constexpr (kMaxBlockRows == 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, pre_rope);
+  if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, pre_rope);
+  if constexpr (kMaxBlockRows >= 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, pre_rope);
   return table;
 }
 

@@ -11,6 +11,7 @@
 #include "quant/half.h"
 #include "quant/steps.h"
 #include "tests/golden/manifest.h"
+#include "tests/quant/isas.h"
 
 namespace quire::golden {
 namespace {
@@ -86,7 +87,7 @@ TEST_P(GoldenPages, AForeignMeanCodeOfMinus128Decodes) {
   EXPECT_EQ(keys.decoded[32 + 8], -127.0F * 2);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, GoldenPages, testing::Values(Isa::kScalar, Isa::kAvx2, Isa::kAvx512),
+INSTANTIATE_TEST_SUITE_P(Isa, GoldenPages, testing::ValuesIn(test::kIsas),
                          [](const auto& isa) { return std::string(isa_name(isa.param)); });
 
 TEST(GoldenReader, BytesAfterTheLastSectionAreNoPartOfThePage) {

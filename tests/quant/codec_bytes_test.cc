@@ -63,8 +63,7 @@ TEST_P(CodecBytes, EqualTheScalarOnesAtAnyFirstToken) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, CodecBytes,
-                         testing::Combine(testing::Values(Isa::kAvx2, Isa::kAvx512),
-                                          testing::ValuesIn(all_codecs())),
+                         testing::Combine(testing::ValuesIn(kSimdIsas), testing::ValuesIn(all_codecs())),
                          isa_and_codec_name);
 
 }  // namespace

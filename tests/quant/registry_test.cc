@@ -23,6 +23,11 @@ TEST(Registry, EveryInstructionSetHasAName) {
   EXPECT_STREQ(isa_name(Isa::kScalar), "scalar");
   EXPECT_STREQ(isa_name(Isa::kAvx2), "avx2");
   EXPECT_STREQ(isa_name(Isa::kAvx512), "avx512");
+  EXPECT_STREQ(isa_name(Isa::kNeon), "neon");
+}
+
+TEST(Registry, InstructionSetsOfOtherArchitecturesHaveNoTable) {
+  for (const Isa isa : kForeignIsas) EXPECT_EQ(find_kernels(isa), nullptr) << isa_name(isa);
 }
 
 TEST(Registry, NoUnknownInstructionSetHasATable) { EXPECT_EQ(find_kernels(static_cast<Isa>(99)), nullptr); }

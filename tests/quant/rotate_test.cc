@@ -106,7 +106,7 @@ TEST_P(RotateBits, EqualTheScalarOnes) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isa, RotateBits, testing::Values(Isa::kAvx2, Isa::kAvx512), isa_test_name);
+INSTANTIATE_TEST_SUITE_P(Isa, RotateBits, testing::ValuesIn(kSimdIsas), isa_test_name);
 
 }  // namespace
 }  // namespace quire::test

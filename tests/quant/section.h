@@ -1,4 +1,4 @@
-// Sections for tests: the shapes and instruction sets to go through, and one section encoded in place.
+// Sections for tests: the shapes to go through, and one section encoded in place.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -14,10 +14,9 @@
 #include <vector>
 
 #include "quant/kernels.h"
+#include "tests/quant/isas.h"
 
 namespace quire::test {
-
-inline constexpr std::array<Isa, kIsaCount> kIsas{Isa::kScalar, Isa::kAvx2, Isa::kAvx512};
 
 std::vector<SectionShape> all_shapes();
 // For tests whose truth is slow.

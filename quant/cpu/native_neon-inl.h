@@ -1,0 +1,85 @@
+// What sixteen lanes need instructions of AArch64 for; the same functions as native_x86-inl.h.
+//
+// Reductions have the same tree for every row, so a row's bits do not depend on its place in a block. Thread
+// safety: pure functions.
+#pragma once
+
+#include "quant/cpu/vectors-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace quire::HWY_NAMESPACE {
+
+// Ties to even. |a| < 2^31: Highway's NearestInt would spend instructions on larger values.
+HWY_INLINE Ints to_ints(Floats a) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i].raw = vcvtnq_s32_f32(a.part[i].raw);
+  return out;
+}
+
+// table[index mod 16], 16 entries: their 64 bytes are what one byte lookup reaches.
+HWY_INLINE Floats lookup(const float* table, Ints index) {
+  const uint8x16x4_t entries = vld1q_u8_x4(reinterpret_cast<const uint8_t*>(table));
+  const int32x4_t first_bytes = vdupq_n_s32(0x03020100);
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const int32x4_t entry = vandq_s32(index.part[i].raw, vdupq_n_s32(15));
+    const int32x4_t bytes = vmlaq_n_s32(first_bytes, entry, 0x04040404);
+    out.part[i].raw = vreinterpretq_f32_u8(vqtbl4q_u8(entries, vreinterpretq_u8_s32(bytes)));
+  }
+  return out;
+}
+
+struct AddOp {
+  HWY_INLINE static float32x4_t apply(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }
+  HWY_INLINE static float32x4_t neighbours(float32x4_t a, float32x4_t b) { return vpaddq_f32(a, b); }
+};
+struct MaxOp {
+  HWY_INLINE static float32x4_t apply(float32x4_t a, float32x4_t b) { return vmaxnmq_f32(a, b); }
+  HWY_INLINE static float32x4_t neighbours(float32x4_t a, float32x4_t b) { return vpmaxnmq_f32(a, b); }
+};
+
+// Sixteen lanes to four: i, i + 8, i + 4 and i + 12, the halves first.
+template <class Op>
+HWY_INLINE float32x4_t fold(Floats v) {
+  return Op::apply(Op::apply(v.part[0].raw, v.part[2].raw), Op::apply(v.part[1].raw, v.part[3].raw));
+}
+
+// Lane i is the sum or maximum of the sixteen lanes of v[i]; lanes without a row hold copies.
+template <class Op, int kRows>
+HWY_INLINE Floats reduce_rows(const Floats (&v)[kRows]) {
+  Floats out;
+  for (int i = 0; i < 4; ++i) {
+    const auto folded = [&](int row) __attribute__((always_inline)) {
+      return fold<Op>(v[(4 * i + row) % kRows]);
+    };
+    const float32x4_t low = Op::neighbours(folded(0), folded(1));
+    out.part[i].raw = Op::neighbours(low, Op::neighbours(folded(2), folded(3)));
+  }
+  return out;
+}
+
+// Sums of integers on their way to one lane per row.
+using PartialSums = int32x4_t;
+HWY_INLINE PartialSums fold_sum(Ints v) {
+  return vaddq_s32(vaddq_s32(v.part[0].raw, v.part[1].raw), vaddq_s32(v.part[2].raw, v.part[3].raw));
+}
+template <int kRows>
+HWY_INLINE Ints sum_rows(const PartialSums (&v)[kRows]) {
+  Ints out;
+  for (int i = 0; i < 4; ++i) {
+    const int row = 4 * i;
+    out.part[i].raw = vpaddq_s32(vpaddq_s32(v[row % kRows], v[(row + 1) % kRows]),
+                                 vpaddq_s32(v[(row + 2) % kRows], v[(row + 3) % kRows]));
+  }
+  return out;
+}
+
+// The sum of sixteen partial sums, in FORMATS.md's order.
+HWY_INLINE float sum16(Floats p) {
+  const float32x4_t four = fold<AddOp>(p);
+  const float32x2_t two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
+  return vget_lane_f32(two, 0) + vget_lane_f32(two, 1);
+}
+
+}  // namespace quire::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();

@@ -114,6 +114,18 @@ struct Codes<kSide, 3> {
   }
 };
 
+// Byte kIndex of each lane of levels.
+template <uint32_t kIndex>
+HWY_INLINE Ints key_level(const Levels& levels) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    // The byte to the top, then down again with its sign.
+    const int32x4_t top = vshlq_n_s32(vreinterpretq_s32_s8(levels.part[i]), 24 - 8 * kIndex);
+    out.part[i].raw = vshrq_n_s32(top, 24);
+  }
+  return out;
+}
+
 HWY_INLINE int8x16_t load_table(const LevelBytes& table) {
   return vreinterpretq_s8_u8(vld1q_u8(table.bytes));
 }

@@ -57,7 +57,7 @@ void unfold_levels(const QuadSource& source, SectionShape shape, float* out) {
         const Levels levels = codes.template levels<field()>(table);
         float* at = out + size_t{4} * (step * Step::kQuads + field()) * shape.tokens + lane;
         for_fields<4>([&](auto i) __attribute__((always_inline)) {
-          const Floats level = to_floats(key_level<i()>(levels)) - splat(128.0F);
+          const Floats level = to_floats(key_level<i()>(levels)) - splat(float{kKeyBias});
           store(level, at + size_t{i()} * shape.tokens);
         });
       });

@@ -82,6 +82,7 @@ Mac integer_mac(Isa isa) {
     case Isa::kAvx2:
       return Mac::kPair;
     case Isa::kScalar:
+    case Isa::kNeon:  // these programs measure x86 alone
       return Mac::kScalar;
   }
   return Mac::kScalar;

@@ -52,12 +52,18 @@ Status check_balance(const CacheConfig& c, uint32_t index, LayerConfig* layer) {
   return {};
 }
 
+std::string codec_names() {
+  std::string names;
+  for (const CodecInfo& codec : kCodecs) names += (names.empty() ? "" : ", ") + std::string(codec.name);
+  return names;
+}
+
 Status check_layer(const CacheConfig& c, uint32_t index, LayerConfig* layer) {
   const CodecInfo* key = find_codec(layer->key_codec);
   const CodecInfo* value = find_codec(layer->value_codec);
   if (key == nullptr || value == nullptr) {
     return invalid("layer " + std::to_string(index) +
-                   " names an unknown codec; quire_capabilities lists them");
+                   " names an unknown codec; any two of these make a pair: " + codec_names());
   }
   if (Status status = check_balance(c, index, layer); !status.ok()) return status;
   // Where keys are turned back on read, the kernels take a diagonal with every rotated codec.

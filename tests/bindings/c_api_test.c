@@ -210,10 +210,10 @@ static void test_refused_options(void) {
   EXPECT_REFUSED(QUIRE_OVER_BUDGET, host_budget, 4096);
 
   options.key_codec = (quire_codec)99;
-  expect_refused(QUIRE_INVALID, &options, "codec", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "rot4", __LINE__);
   options.key_codec = QUIRE_CODEC_DEFAULT;
   options.value_codec = (quire_codec)3;
-  expect_refused(QUIRE_INVALID, &options, "codec", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "rot4", __LINE__);
   options.value_codec = QUIRE_CODEC_DEFAULT;
   options.nvme_budget = 1 << 20;
   expect_refused(QUIRE_INVALID, &options, "nvme_path", __LINE__);

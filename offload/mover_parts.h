@@ -1,0 +1,46 @@
+// What the files of the mover share: mover.cc has its life and the making of room, mover_loads.cc what comes
+// up from disk, mover_writes.cc what goes down. Included by these alone. Thread safety: see mover.h.
+#pragma once
+
+#include "offload/mover.h"
+
+namespace quire {
+
+inline constexpr uint64_t kWriteTag = uint64_t{1} << 63;
+inline constexpr uint32_t kReadsPerLoad = kRunPages;
+inline constexpr const char* kHung =
+    "the disk does not answer: late requests still have all the staging memory";
+
+// Memory counts as short when less than this share of the host budget is free: pages are then copied down
+// early.
+inline bool memory_is_short(const Budget& budget) { return budget.available() < budget.limit() / 4; }
+
+struct Mover::Load {
+  enum class State : uint8_t { kFree, kQueued, kReading, kDone };
+  State state = State::kFree;
+  bool held = false;  // between begin_load and end_load
+  uint32_t count = 0;
+  uint32_t reads_left = 0;     // requests that have not ended
+  uint32_t releases_left = 0;  // of expired ones, whose buffer the system may still touch
+  std::array<Page*, kRunPages> pages{};
+  std::array<const uint8_t*, kRunPages> bytes{};
+  struct Read {
+    uint32_t first = 0;
+    uint32_t count = 0;
+    size_t buffer_offset = 0;
+    Nanoseconds start{};
+  };
+  std::array<Read, kReadsPerLoad> reads{};
+
+  bool is_late() const { return !held && releases_left > 0; }
+  bool is_free() const { return !held && releases_left == 0 && state == State::kFree; }
+};
+
+struct Mover::Write {
+  bool busy = false;
+  std::vector<Page*> pages;
+  std::vector<Place> places;
+  Nanoseconds start{};
+};
+
+}  // namespace quire

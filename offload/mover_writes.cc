@@ -1,0 +1,154 @@
+// Pages that go down to disk: which, in what pieces, and what a write's end means for those who wait for
+// room.
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <string>
+
+#include "offload/mover_parts.h"
+
+namespace quire {
+namespace {
+
+constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
+
+}  // namespace
+
+bool Mover::wants_write(ResidencyLock&) const {
+  if (write_wanted_ || flushing_) return true;
+  return memory_is_short(context_.host_budget) && !tier_full_ && failures_ < kMaxFailures;
+}
+
+std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
+  const uint32_t window = flushing_ ? UINT32_MAX : kChoiceWindow;
+  const auto most_pages = static_cast<uint32_t>(layout_.write_bytes / kPlaceAlign);
+  const std::span<Page* const> chosen =
+      context_.residency.choose(lock, MemoryTier::kHost, PageState::kDirty, most_pages, window);
+  if (chosen.empty()) return {};
+  // From the newest back, as many as one write takes and the open extent has room for; they go down in
+  // position order.
+  std::vector<Page*> pages;
+  uint64_t bytes = 0;
+  const Page& newest = *chosen.back();
+  const Tier::Room room = tier_->put_room({newest.stream, newest.layer}, newest.bytes);
+  const uint64_t most_bytes = std::min<uint64_t>(layout_.write_bytes, room.bytes);
+  tier_full_ = room.pages == 0;
+  for (size_t i = chosen.size(); i > 0 && pages.size() < room.pages; --i) {
+    Page* page = chosen[i - 1];
+    const bool fits = bytes + page->bytes <= most_bytes && page->stream == newest.stream;
+    if (!fits) break;
+    bytes += page->bytes;
+    pages.push_back(page);
+  }
+  std::reverse(pages.begin(), pages.end());
+  for (Page* page : pages) {
+    page->writing = true;
+    context_.residency.pin(lock, page);
+  }
+  return pages;
+}
+
+const char* Mover::why_nothing_moves() {
+  if (tier_full_) return "nvme_budget is used up";
+  ResidencyLock lock = context_.residency.lock();
+  const uint64_t pages = context_.residency.counts(lock).memory_pages[static_cast<size_t>(MemoryTier::kHost)];
+  if (pages > 0) return "every page in memory is in use";
+  return "no page is left in memory that could move to disk; raise the budget, lower max_step_tokens or free "
+         "sequences";
+}
+
+void Mover::start_write() {
+  const auto free = std::find_if(writes_.begin(), writes_.end(), [](const Write& w) { return !w.busy; });
+  if (free == writes_.end()) return;
+  Write& write = *free;
+  const auto index = static_cast<uint32_t>(free - writes_.begin());
+  {
+    ResidencyLock lock = context_.residency.lock();
+    if (!wants_write(lock)) return;
+    write.pages = pick_victims(lock);
+  }
+  if (write.pages.empty()) {
+    const bool idle = std::none_of(writes_.begin(), writes_.end(), [](const Write& w) { return w.busy; });
+    if (idle) end_round({StatusCode::kOverBudget, why_nothing_moves()});
+    return;
+  }
+  uint8_t* buffer = write_buffer(index);
+  size_t used = 0;
+  std::vector<PutPage> put;
+  for (const Page* page : write.pages) {
+    std::memcpy(buffer + used, page->memory(), page->bytes);
+    put.push_back({page->index, page->bytes, XXH3_64bits(buffer + used, page->bytes)});
+    used += page->bytes;
+  }
+  const size_t padded = run_align_up(used);
+  std::memset(buffer + used, 0, padded - used);
+  write.places.resize(write.pages.size());
+  write.start = context_.clock.now();
+  write.busy = true;
+  const StreamId stream{write.pages[0]->stream, write.pages[0]->layer};
+  const Status status = tier_->put_run(kWriteTag | index, stream, put, {buffer, padded}, write.places);
+  if (status.ok()) return;
+  settle_write(write, status.code(), 0);
+  write.busy = false;
+  end_round(status);
+}
+
+void Mover::settle_write(Write& write, StatusCode code, int os_error) {
+  ResidencyLock lock = context_.residency.lock();
+  const bool ok = code == StatusCode::kOk;
+  for (size_t i = 0; ok && i < write.pages.size(); ++i) {
+    context_.residency.set_place(lock, write.pages[i], write.places[i]);
+  }
+  if (ok) counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_relaxed);
+  failures_ = ok ? 0 : failures_ + 1;
+  tier_full_ = code == StatusCode::kOverBudget || (code == StatusCode::kIo && os_error == ENOSPC);
+  release_victims(lock, write);
+}
+
+void Mover::release_victims(ResidencyLock& lock, Write& write) {
+  for (Page* page : write.pages) {
+    page->writing = false;
+    context_.residency.unpin(lock, page);
+  }
+  write.pages.clear();
+}
+
+void Mover::complete_write(const Completion& completion) {
+  Write& write = writes_[completion.tag & ~kWriteTag];
+  if (completion.event == CompletionEvent::kReleased) {
+    write.busy = false;
+    ResidencyLock lock = context_.residency.lock();
+    --late_writes_;
+    return;
+  }
+  if (completion.event == CompletionEvent::kExpired) {
+    ResidencyLock lock = context_.residency.lock();
+    ++late_writes_;
+  }
+  if (context_.trace != nullptr && !write.pages.empty()) {
+    context_.trace->record(
+        {"write", TraceCategory::kIo,
+         Trace::kFirstFreeLane + layout_.loads + static_cast<uint32_t>(completion.tag & ~kWriteTag),
+         write.start, context_.clock.now() - write.start, write.pages[0]->layer, write.pages[0]->index,
+         write.pages.size()});
+  }
+  settle_write(write, completion.code, completion.os_error);
+  write.busy = completion.event == CompletionEvent::kExpired;
+  if (completion.code == StatusCode::kOk) return end_round({});
+  const std::string reason =
+      completion.os_error != 0 ? std::strerror(completion.os_error) : "the disk did not answer in time";
+  end_round({completion.code, "writing pages to disk failed: " + reason});
+}
+
+void Mover::end_round(Status status) {
+  ResidencyLock lock = context_.residency.lock();
+  ++rounds_;
+  round_status_ = std::move(status);
+  write_wanted_ = false;
+  if (!round_status_.ok()) flushing_ = false;
+  round_ended_.notify_all();
+}
+
+}  // namespace quire

@@ -70,14 +70,20 @@ void FaultPlan::clear() {
   chances_.clear();
 }
 
+void FaultPlan::set_overdue(Nanoseconds after) {
+  const std::lock_guard lock(mutex_);
+  overdue_ = after;
+}
+
 void FaultPlan::set_late(Nanoseconds late) {
   const std::lock_guard lock(mutex_);
   late_ = late;
 }
 
-Nanoseconds FaultPlan::late() const {
+FaultPlan::Delay FaultPlan::delay(Nanoseconds now, Nanoseconds deadline) const {
   const std::lock_guard lock(mutex_);
-  return late_;
+  const Nanoseconds overdue_at = overdue_ == kNoDeadline ? deadline : std::min(deadline, now + overdue_);
+  return {overdue_at, (overdue_at == kNoDeadline ? now : overdue_at) + late_};
 }
 
 uint64_t FaultPlan::hits(Fault fault, IoKind kind) const {
@@ -167,8 +173,8 @@ Status FaultyEngine::start(const IoOp& op) {
     case Fault::kMisdirected:
       return send(misdirected(op), fault, false);
     case Fault::kDelay: {
-      const Nanoseconds due = op.deadline == kNoDeadline ? clock_.now() : op.deadline;
-      held_.push_back({op, due + plan_->late()});
+      const auto [overdue_at, send_at] = plan_->delay(clock_.now(), op.deadline);
+      held_.push_back({op, overdue_at, send_at});
       return {};
     }
     case Fault::kBitFlip:
@@ -216,7 +222,7 @@ Status FaultyEngine::serve_held() {
   const Nanoseconds now = clock_.now();
   for (size_t i = 0; i < held_.size();) {
     Held& held = held_[i];
-    if (!held.expired && now >= held.op.deadline) {
+    if (!held.expired && now >= held.overdue_at) {
       held.expired = true;
       ready_.push_back(expired(held.op));
     }

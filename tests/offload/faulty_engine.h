@@ -11,7 +11,8 @@
 //   kTorn          kOk                                         writes the first half
 //   kBitFlip       kOk                                         as asked, one bit of what was read is wrong
 //   kMisdirected   kOk                                         reads or writes 4 KiB beside the right place
-//   kDelay         kExpired at the deadline, then kReleased    as asked, but after the deadline
+//   kDelay         kExpired when it is overdue, then           as asked, but afterwards
+//                  kReleased
 //   kDuplicate     its completion twice, against the contract  as asked
 //
 // Halves are rounded down to 4 KiB, so of one block nothing moves. Without a plan's fault the engine below is
@@ -57,8 +58,12 @@ class FaultPlan {
   void hit_by_chance(uint32_t per_thousand, std::vector<Fault> faults, std::optional<IoKind> kind = {});
   // Forgets all rules and chances; the counts stay.
   void clear();
-  // How long after its deadline (or its start, when it has none) a delayed operation is carried out; 10 ms at
-  // first.
+  // A delayed operation is overdue at its deadline or this long after its start, whichever comes first; at
+  // first there is only the deadline. So a test need not wait for a deadline that a busy machine can keep
+  // otherwise.
+  void set_overdue(Nanoseconds after);
+  // How long after it is overdue (or after its start, when it never is) a delayed operation is carried out;
+  // 10 ms at first.
   void set_late(Nanoseconds late);
 
   uint64_t hits(Fault fault, IoKind kind) const;
@@ -72,7 +77,12 @@ class FaultPlan {
   std::optional<Fault> by_rule(IoKind kind);
   std::optional<Fault> by_chance(IoKind kind);
   uint64_t random(uint64_t below);
-  Nanoseconds late() const;
+  // Of a delayed operation that starts now.
+  struct Delay {
+    Nanoseconds overdue_at;  // kNoDeadline: never
+    Nanoseconds send_at;
+  };
+  Delay delay(Nanoseconds now, Nanoseconds deadline) const;
 
   mutable std::mutex mutex_;
   std::mt19937_64 random_;
@@ -80,6 +90,7 @@ class FaultPlan {
   uint32_t per_thousand_ = 0;
   std::vector<Fault> chances_;
   std::optional<IoKind> chance_kind_;
+  Nanoseconds overdue_ = kNoDeadline;
   Nanoseconds late_ = std::chrono::milliseconds(10);
   std::array<std::array<uint64_t, kIoKindCount>, kFaultCount> hits_{};
   std::array<uint64_t, kIoKindCount> operations_{};
@@ -107,6 +118,7 @@ class FaultyEngine final : public IoEngine {
   // An operation that is held back.
   struct Held {
     IoOp op;
+    Nanoseconds overdue_at;
     Nanoseconds send_at;
     bool expired = false;
   };

@@ -149,6 +149,20 @@ TEST_F(FaultyEngineTest, DelayPassesTheDeadlineAndIsCarriedOutLate) {
   EXPECT_EQ(engine_->pending(), 0U);
 }
 
+TEST_F(FaultyEngineTest, DelayCanBeOverdueBeforeItsDeadline) {
+  plan_->set_overdue(1s);
+  plan_->set_late(2s);
+  plan_->add({Fault::kDelay, IoKind::kRead});
+  submit(IoKind::kRead, clock_.now() + 5s);
+  std::array<Completion, 4> out;
+  EXPECT_EQ(*engine_->poll(out, 5ms), 0U);
+  clock_.advance(1s);
+  EXPECT_EQ(collect(*engine_, 1)[0], (Completion{5, CompletionEvent::kExpired, StatusCode::kDeadline, 0}));
+  clock_.advance(2s);
+  EXPECT_EQ(collect(*engine_, 1)[0], (Completion{5, CompletionEvent::kReleased, StatusCode::kDeadline, 0}));
+  EXPECT_EQ(engine_->pending(), 0U);
+}
+
 TEST_F(FaultyEngineTest, DelayWithoutADeadlineIsOnlySlow) {
   plan_->set_late(2s);
   plan_->add({Fault::kDelay, IoKind::kSync});

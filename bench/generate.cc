@@ -114,8 +114,7 @@ void add_options(CLI::App& app, GenerateOptions* options) {
 }  // namespace quire::bench
 
 int main(int argc, char** argv) {
-  CLI::App app("Writes on from a prompt with a Qwen3 model, through a paged low-bit cache.",
-               "quire-generate");
+  CLI::App app("Writes on from a prompt with a model, through a paged low-bit cache.", "quire-generate");
   quire::bench::GenerateOptions options;
   quire::bench::add_common_options(app, &options.common);
   quire::bench::add_options(app, &options);

@@ -41,7 +41,8 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   options->threads = qwen3::default_threads();
   cache.nvme_path = std::filesystem::temp_directory_path();
 
-  app.add_option("--model", options->model, "Folder of a Qwen3 model")->capture_default_str();
+  app.add_option("--model", options->model, "Folder of a Qwen3, Qwen2 or Llama model, or a .gguf file")
+      ->capture_default_str();
   app.add_option("--json", options->json, "File to write the results to");
   app.add_option("--threads", options->threads, "Threads of decoder and cache")
       ->check(CLI::Range(1, 1024))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Every check of the repository: style, the core suites under the sanitizers, the kernels and the store on an emulated
-# AArch64, all suites in Release.
+# AArch64, all suites in Release; with a real pretrained model where PyPI can be reached.
 # Needs no terminal and no argument, works from any folder; the last lines are ctest's own.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -14,6 +14,7 @@ for sanitizer in asan+ubsan tsan; do
   phase "build $sanitizer" build_preset "$sanitizer" core_tests -DQUIRE_MICRO=OFF
   phase "test $sanitizer" run_ctest "$sanitizer" --label-regex 'core|fault'
 done
+phase "real model" find_real_model
 phase "build aarch64" build_preset aarch64 core_tests
 phase "clang-tidy aarch64" check_tidy_aarch64
 phase "test aarch64" test_aarch64

@@ -35,7 +35,7 @@ class Observer {
 
   // The input of `layer`, or for layer == number of layers the output of the final norm: [n][hidden].
   virtual void on_hidden(uint32_t layer, std::span<const float> rows) = 0;
-  // Normalised queries and keys before rotation, then values: [n][(H + 2 H_kv) * D].
+  // Queries and keys before rotation (normalised, where the family does), then values: [n][(H + 2 H_kv) * D].
   virtual void on_qkv(uint32_t layer, std::span<const float> rows) = 0;
   // The attention block's output after its projection: [n][hidden].
   virtual void on_attention(uint32_t layer, std::span<const float> rows) = 0;

@@ -9,6 +9,7 @@ namespace quire::qwen3 {
 namespace {
 
 constexpr uint32_t kEnd = UINT32_MAX;
+constexpr int32_t kNoToken = -1;
 
 // A token of the word that is being merged, in a doubly linked list.
 struct Symbol {
@@ -41,7 +42,8 @@ Bpe::Bpe(std::unordered_map<std::string, int32_t> tokens,
          const std::string& name)
     : tokens_(std::move(tokens)), ignore_merges_(ignore_merges) {
   for (int byte = 0; byte < 256; ++byte) {
-    byte_tokens_.push_back(token_of(std::string(1, static_cast<char>(byte)), name));
+    const auto it = tokens_.find(std::string(1, static_cast<char>(byte)));
+    byte_tokens_.push_back(it == tokens_.end() ? kNoToken : it->second);
   }
   merges_.reserve(merges.size());
   for (uint32_t rank = 0; rank < merges.size(); ++rank) {
@@ -57,7 +59,14 @@ int32_t Bpe::token_of(const std::string& bytes, const std::string& name) const {
   throw Error(name + ": the vocabulary lacks a token of " + std::to_string(bytes.size()) +
               " byte(s) beginning with byte " +
               std::to_string(bytes.empty() ? 0 : static_cast<unsigned char>(bytes[0])) +
-              " that its alphabet or merges need");
+              " that its merges need");
+}
+
+int32_t Bpe::token_of(char byte) const {
+  const auto value = static_cast<unsigned char>(byte);
+  if (const int32_t token = byte_tokens_[value]; token != kNoToken) return token;
+  throw Error("the text holds byte " + std::to_string(value) +
+              ", for which the model's vocabulary has no token; take it out");
 }
 
 const Bpe::Merge* Bpe::find_merge(int32_t left, int32_t right) const {
@@ -73,8 +82,7 @@ void Bpe::encode(std::string_view word, std::vector<int32_t>& out) const {
   const auto count = static_cast<uint32_t>(word.size());
   std::vector<Symbol> symbols(count);
   for (uint32_t i = 0; i < count; ++i) {
-    symbols[i] = {byte_tokens_[static_cast<unsigned char>(word[i])], i == 0 ? kEnd : i - 1,
-                  i + 1 == count ? kEnd : i + 1};
+    symbols[i] = {token_of(word[i]), i == 0 ? kEnd : i - 1, i + 1 == count ? kEnd : i + 1};
   }
   std::priority_queue<Candidate, std::vector<Candidate>, std::greater<>> candidates;
   const auto consider = [&](uint32_t left) {

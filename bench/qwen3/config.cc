@@ -11,10 +11,6 @@
 namespace quire::qwen3 {
 namespace {
 
-// Far above any model, low enough that products of two sizes fit into 64 bits.
-constexpr uint64_t kMaxSize = uint64_t{1} << 24;
-constexpr uint64_t kMaxPositions = uint64_t{1} << 32;
-
 RopeType parse_rope_type(const JsonObject& rope) {
   struct Name {
     std::string_view name;
@@ -90,28 +86,43 @@ std::vector<int32_t> parse_eos(const JsonObject& config, uint32_t vocab_size) {
   for (const nlohmann::json& id : list) {
     const std::optional<uint64_t> number = as_unsigned(id);
     if (!number || *number >= vocab_size) {
-      throw Error(config.name + ": eos_token_id holds " + id.dump() + ", which is no token of the model");
+      throw Error(config.name + ": eos_token_id holds " + text_of(id) + ", which is no token of the model");
     }
     ids.push_back(static_cast<int32_t>(*number));
   }
   return ids;
 }
 
-void check_is_dense_qwen3(const JsonObject& config) {
-  const std::string type = config.string("model_type");
-  if (type != "qwen3") {
-    throw Error(config.name + ": model_type is \"" + type +
-                "\"; only dense Qwen3 (\"qwen3\") is implemented");
-  }
+void check_is_implemented(const JsonObject& config) {
   if (const std::string act = config.string("hidden_act", "silu"); act != "silu") {
     throw Error(config.name + ": hidden_act is \"" + act + "\"; only silu is implemented");
   }
-  if (config.boolean("attention_bias", false)) {
-    throw Error(config.name + ": attention_bias is set; Qwen3 without biases is implemented");
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    if (!config.boolean(key, false)) continue;
+    throw Error(config.name + ": " + key + " is set; no biases but Qwen2's own are implemented");
   }
   if (config.boolean("use_sliding_window", false)) {
-    throw Error(config.name + ": use_sliding_window is set; Qwen3 with full attention is implemented");
+    throw Error(config.name + ": use_sliding_window is set; only full attention is implemented");
   }
+}
+
+// Qwen3 always says it; the others may leave it to the hidden size.
+uint32_t parse_head_dim(const JsonObject& config, const ModelConfig& model) {
+  if (config.find("head_dim") != nullptr || model.family.head_norms) {
+    return static_cast<uint32_t>(config.integer("head_dim", 1, kMaxHeadDim));
+  }
+  return model.hidden_size / model.query_heads;
+}
+
+}  // namespace
+
+const Family& family_named(const std::string& name, const std::string& what) {
+  static constexpr std::array<Family, 3> kFamilies{
+      {{"qwen3", true, false}, {"qwen2", false, true}, {"llama", false, false}}};
+  for (const Family& family : kFamilies) {
+    if (family.name == name) return family;
+  }
+  throw Error(what + " is \"" + name + "\"; dense qwen3, qwen2 and llama are implemented");
 }
 
 void check_geometry(const ModelConfig& model, const std::string& name) {
@@ -119,27 +130,27 @@ void check_geometry(const ModelConfig& model, const std::string& name) {
     throw Error(name + ": num_attention_heads must be 1 to 16 times num_key_value_heads, it is " +
                 std::to_string(model.query_heads) + " for " + std::to_string(model.kv_heads));
   }
-  if (model.head_dim % 32 != 0) {
-    throw Error(name + ": head_dim is " + std::to_string(model.head_dim) + ", not a multiple of 32");
+  if (model.head_dim == 0 || model.head_dim % 32 != 0 || model.head_dim > kMaxHeadDim) {
+    throw Error(name + ": the heads have " + std::to_string(model.head_dim) +
+                " channels, not a multiple of 32 up to " + std::to_string(kMaxHeadDim));
   }
 }
 
-}  // namespace
-
 ModelConfig parse_config(const nlohmann::json& json, const std::string& name) {
   const JsonObject config{json, name};
-  check_is_dense_qwen3(config);
+  check_is_implemented(config);
   const auto size = [&](const char* key, uint64_t high) {
     return static_cast<uint32_t>(config.integer(key, 1, high));
   };
   ModelConfig model{};
-  model.vocab_size = size("vocab_size", kMaxSize);
-  model.hidden_size = size("hidden_size", kMaxSize);
-  model.intermediate_size = size("intermediate_size", kMaxSize);
-  model.layers = size("num_hidden_layers", 4096);
-  model.query_heads = size("num_attention_heads", 4096);
-  model.kv_heads = size("num_key_value_heads", 4096);
-  model.head_dim = size("head_dim", 256);
+  model.family = family_named(config.string("model_type"), name + ": model_type");
+  model.vocab_size = size("vocab_size", kMaxModelSize);
+  model.hidden_size = size("hidden_size", kMaxModelSize);
+  model.intermediate_size = size("intermediate_size", kMaxModelSize);
+  model.layers = size("num_hidden_layers", kMaxLayers);
+  model.query_heads = size("num_attention_heads", kMaxHeads);
+  model.kv_heads = size("num_key_value_heads", kMaxHeads);
+  model.head_dim = parse_head_dim(config, model);
   model.max_positions = config.integer("max_position_embeddings", 1, kMaxPositions);
   model.rms_norm_eps = static_cast<float>(config.positive("rms_norm_eps"));
   model.tied_embeddings = config.boolean("tie_word_embeddings", false);

@@ -1,4 +1,5 @@
-// What config.json and generation_config.json say about a dense Qwen3.
+// What a dense model of the Qwen3, Qwen2 or Llama family is made of, and how config.json and
+// generation_config.json say it.
 // Thread safety: plain data.
 #pragma once
 
@@ -7,9 +8,17 @@
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace quire::qwen3 {
+
+// What is accepted at most: far above any model, low enough that products of two sizes fit into 64 bits.
+inline constexpr uint64_t kMaxModelSize = uint64_t{1} << 24;
+inline constexpr uint64_t kMaxLayers = 4096;
+inline constexpr uint64_t kMaxHeads = 4096;
+inline constexpr uint64_t kMaxHeadDim = 256;
+inline constexpr uint64_t kMaxPositions = uint64_t{1} << 32;
 
 enum class RopeType { kDefault, kLinear, kDynamic, kYarn, kLlama3 };
 
@@ -29,7 +38,18 @@ struct RopeConfig {
   double high_freq_factor = 4;
 };
 
+// How the blocks of the families differ.
+struct Family {
+  std::string_view name;  // model_type of config.json, general.architecture of GGUF
+  bool head_norms;        // q_norm and k_norm before RoPE
+  bool qkv_bias;
+};
+
+// Throws Error for a family that is not implemented. `what` stands for where the name was found.
+const Family& family_named(const std::string& name, const std::string& what);
+
 struct ModelConfig {
+  Family family;
   uint32_t vocab_size;
   uint32_t hidden_size;
   uint32_t intermediate_size;
@@ -47,7 +67,10 @@ struct ModelConfig {
   uint32_t kv_size() const { return kv_heads * head_dim; }
 };
 
-// Throws Error for a missing key, a value out of range or a model that is no dense Qwen3. Rope settings are
+// Throws Error for heads that the cache cannot hold.
+void check_geometry(const ModelConfig& model, const std::string& name);
+
+// Throws Error for a missing key, a value out of range or a model that is not implemented. Rope settings are
 // read from rope_parameters or from rope_theta + rope_scaling. `name` stands for the file in messages.
 ModelConfig parse_config(const nlohmann::json& config, const std::string& name);
 

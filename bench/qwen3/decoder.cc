@@ -98,7 +98,8 @@ void Decoder::project_qkv(uint32_t layer, const Pass& pass, Workspace& space, Ob
   const LayerWeights& weights = model_.weights.layers[layer];
   norm_rows(space.hidden, weights.input_norm, space.normed);
   multiply(pool_, weights.qkv, space.normed, pass.products, space.qkv);
-  norm_heads(weights, pass_tokens(pass), space);
+  if (model_.config.family.qkv_bias) add_bias(weights.qkv_bias, space.qkv);
+  if (model_.config.family.head_norms) norm_heads(weights, pass_tokens(pass), space);
   if (observer != nullptr) observer->on_qkv(layer, space.qkv);
   if (pass.rope != nullptr) rotate_heads(pass_tokens(pass), space);
 }
@@ -130,6 +131,11 @@ void Decoder::run_mlp(uint32_t layer, const Pass& pass, Workspace& space) const 
   });
   multiply(pool_, weights.down, space.gated, pass.products, space.block);
   add(space.hidden, space.block);
+}
+
+void Decoder::add_bias(std::span<const float> bias, std::span<float> rows) const {
+  for_rows(rows.size() / bias.size(),
+           [&](size_t row) { add(rows.subspan(row * bias.size(), bias.size()), bias); });
 }
 
 void Decoder::norm_heads(const LayerWeights& weights, uint32_t count, Workspace& space) const {

@@ -1,4 +1,4 @@
-// The forward pass of a dense Qwen3, one chunk of tokens at a time.
+// The forward pass of a dense model, one chunk of tokens at a time.
 //
 // What a row's result is depends on its own inputs and on the shape of the products it stood in, so a pass
 // over other rows of the same shape gives the same bits. Work space grows with the chunk, never with the
@@ -61,6 +61,7 @@ class Decoder {
                      Observer* observer) const;
   void run_mlp(uint32_t layer, const Pass& pass, Workspace& space) const;
   void embed(const Pass& pass, Workspace& space) const;
+  void add_bias(std::span<const float> bias, std::span<float> rows) const;
   void norm_heads(const LayerWeights& weights, uint32_t count, Workspace& space) const;
   void rotate_heads(uint32_t count, Workspace& space) const;
   void norm_rows(std::span<const float> rows, std::span<const float> weight, std::span<float> out) const;

@@ -33,6 +33,11 @@ std::string read_text(const std::filesystem::path& path) {
 
 json read_json(const std::filesystem::path& path) { return parse_json(read_text(path), path.string()); }
 
+std::string text_of(const json& value) {
+  // Strings of other formats may hold what is no UTF-8.
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
 std::optional<uint64_t> as_unsigned(const json& value) {
   const bool negative = value.is_number_integer() && !value.is_number_unsigned() && value.get<int64_t>() < 0;
   if (!value.is_number_integer() || negative) return std::nullopt;
@@ -61,7 +66,7 @@ uint64_t JsonObject::integer(const char* key, uint64_t low, uint64_t high) const
   const json& found = at(key);
   const std::optional<uint64_t> number = as_unsigned(found);
   if (!number || *number < low || *number > high) {
-    throw Error(name + ": \"" + key + "\" is " + found.dump() + ", not an integer from " +
+    throw Error(name + ": \"" + key + "\" is " + text_of(found) + ", not an integer from " +
                 std::to_string(low) + " to " + std::to_string(high));
   }
   return *number;
@@ -70,7 +75,7 @@ uint64_t JsonObject::integer(const char* key, uint64_t low, uint64_t high) const
 double JsonObject::positive(const char* key) const {
   const json& found = at(key);
   if (!found.is_number() || !std::isfinite(found.get<double>()) || found.get<double>() <= 0) {
-    throw Error(name + ": \"" + key + "\" is " + found.dump() + ", not a number above zero");
+    throw Error(name + ": \"" + key + "\" is " + text_of(found) + ", not a number above zero");
   }
   return found.get<double>();
 }

@@ -16,6 +16,9 @@ nlohmann::json parse_json(std::string_view text, const std::string& name);
 nlohmann::json read_json(const std::filesystem::path& path);
 std::string read_text(const std::filesystem::path& path);
 
+// `value` as it stands in messages.
+std::string text_of(const nlohmann::json& value);
+
 // The value of an integer that is not negative; nothing for anything else.
 std::optional<uint64_t> as_unsigned(const nlohmann::json& value);
 

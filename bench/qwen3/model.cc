@@ -1,13 +1,12 @@
 #include "bench/qwen3/model.h"
 
 #include "bench/qwen3/error.h"
+#include "bench/qwen3/gguf_model.h"
 
 namespace quire::qwen3 {
+namespace {
 
-Model load_model(const std::filesystem::path& folder) {
-  if (!std::filesystem::is_directory(folder)) {
-    throw Error(folder.string() + " is no model folder; give one with config.json and model.safetensors");
-  }
+Model load_model_folder(const std::filesystem::path& folder) {
   ModelConfig config = read_config(folder);
   Tokenizer tokenizer = Tokenizer::read(folder / "tokenizer.json");
   if (tokenizer.size() > config.vocab_size) {
@@ -17,6 +16,17 @@ Model load_model(const std::filesystem::path& folder) {
   Weights weights = load_weights(TensorFiles(folder), config);
   const auto path = std::filesystem::weakly_canonical(folder);
   return {path.filename().string(), std::move(config), std::move(weights), std::move(tokenizer)};
+}
+
+}  // namespace
+
+Model load_model(const std::filesystem::path& path) {
+  if (path.extension() == ".gguf" && !std::filesystem::is_directory(path)) return load_gguf_model(path);
+  if (!std::filesystem::is_directory(path)) {
+    throw Error(path.string() +
+                " is no model; give a folder with config.json and model.safetensors, or a .gguf file");
+  }
+  return load_model_folder(path);
 }
 
 }  // namespace quire::qwen3

@@ -1,4 +1,4 @@
-// A model folder, loaded: config, weights and tokenizer of one Qwen3.
+// A model, loaded: config, weights and tokenizer.
 // Thread safety: const after loading.
 #pragma once
 
@@ -12,13 +12,14 @@
 namespace quire::qwen3 {
 
 struct Model {
-  std::string name;  // the folder's last part
+  std::string name;  // the folder's last part, or the file's without its ending
   ModelConfig config;
   Weights weights;
   Tokenizer tokenizer;
 };
 
-// Reads config.json, the safetensors and tokenizer.json of a folder. Throws Error when one is missing or bad.
-Model load_model(const std::filesystem::path& folder);
+// Reads config.json, the safetensors and tokenizer.json of a folder, or a .gguf file, which holds all of it.
+// Throws Error when one is missing or bad.
+Model load_model(const std::filesystem::path& path);
 
 }  // namespace quire::qwen3

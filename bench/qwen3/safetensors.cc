@@ -38,7 +38,7 @@ const DtypeName& find_dtype(const std::string& dtype, const std::string& tensor)
 
 uint64_t unsigned_number(const nlohmann::json& number, const std::string& tensor) {
   if (const std::optional<uint64_t> value = as_unsigned(number)) return *value;
-  throw Error(tensor + ": shape or data_offsets holds " + number.dump() + " where a size must stand");
+  throw Error(tensor + ": shape or data_offsets holds " + text_of(number) + " where a size must stand");
 }
 
 std::vector<uint64_t> parse_shape(const JsonObject& entry) {
@@ -108,6 +108,8 @@ void convert(const TensorView& tensor, Convert f, Out out) {
   }
 }
 
+}  // namespace
+
 std::string shape_text(const std::vector<uint64_t>& shape) {
   std::string text = "[";
   for (const uint64_t dim : shape) {
@@ -116,8 +118,6 @@ std::string shape_text(const std::vector<uint64_t>& shape) {
   }
   return text + "]";
 }
-
-}  // namespace
 
 TensorMap parse_safetensors(std::span<const std::byte> file, const std::string& name) {
   uint64_t header_bytes = 0;
@@ -181,7 +181,7 @@ void TensorFiles::add_shards(const std::filesystem::path& index) {
 const TensorView& TensorFiles::find(std::string_view tensor) const {
   const auto it = tensors_.find(tensor);
   if (it == tensors_.end()) {
-    throw Error(name_ + " lacks tensor " + std::string(tensor) + "; is it a Qwen3 model, and complete?");
+    throw Error(name_ + " lacks tensor " + std::string(tensor) + "; is the model complete?");
   }
   return it->second;
 }

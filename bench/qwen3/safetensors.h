@@ -30,6 +30,9 @@ struct TensorView {
 
 using TensorMap = std::map<std::string, TensorView, std::less<>>;
 
+// "[2, 3]", for messages.
+std::string shape_text(const std::vector<uint64_t>& shape);
+
 // The tensors of one file's bytes; `name` stands for the file in messages. Throws Error on any fault:
 // truncation, bad JSON, unknown dtype, offsets that overlap, leave a hole or disagree with the shape.
 TensorMap parse_safetensors(std::span<const std::byte> file, const std::string& name);

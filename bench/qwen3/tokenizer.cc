@@ -17,7 +17,7 @@ constexpr uint64_t kMaxTokens = uint64_t{1} << 24;
 constexpr size_t kCachedWordBytes = 64;
 
 [[noreturn]] void unsupported(const std::string& what) {
-  throw Error(what + " is not what a Qwen tokenizer has, and not implemented");
+  throw Error(what + " is not what a Qwen or SmolLM tokenizer has, and not implemented");
 }
 
 bool parse_normalizer(const JsonObject& json) {
@@ -27,7 +27,13 @@ bool parse_normalizer(const JsonObject& json) {
   return true;
 }
 
-// The pattern of [Split(pattern, Isolated), ByteLevel without a pattern of its own].
+// GPT-2's words after every digit has become a word of its own: blanks before a digit see the end of the
+// text.
+constexpr const char* kDigitsThenWords =
+    R"(\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+)";
+
+// The pattern of [Split(pattern, Isolated), ByteLevel without a pattern of its own], as Qwen has it, or of
+// [Digits one by one, ByteLevel with its own], as SmolLM has it.
 std::string parse_word_pattern(const JsonObject& json) {
   const JsonObject sequence = json.object("pre_tokenizer");
   if (sequence.string("type") != "Sequence") unsupported(sequence.name + " " + sequence.string("type"));
@@ -35,15 +41,18 @@ std::string parse_word_pattern(const JsonObject& json) {
   if (!parts.is_array() || parts.size() != 2) unsupported(sequence.name + " of other than two parts");
   const JsonObject split{parts[0], sequence.name + " split"};
   const JsonObject bytes{parts[1], sequence.name + " byte level"};
-  if (split.string("type") != "Split" || split.string("behavior") != "Isolated" ||
-      split.boolean("invert", false)) {
+  const bool digits = split.string("type") == "Digits";
+  if (digits && !split.boolean("individual_digits", false))
+    unsupported(split.name + " that keeps digits together");
+  if (!digits && (split.string("type") != "Split" || split.string("behavior") != "Isolated" ||
+                  split.boolean("invert", false))) {
     unsupported(split.name + " that is not isolated matches");
   }
   if (bytes.string("type") != "ByteLevel" || bytes.boolean("add_prefix_space", true) ||
-      bytes.boolean("use_regex", true)) {
-    unsupported(bytes.name + " with a prefix space or a pattern");
+      bytes.boolean("use_regex", true) != digits) {
+    unsupported(bytes.name + " with a prefix space or an odd pattern");
   }
-  return split.object("pattern").string("Regex");
+  return digits ? kDigitsThenWords : split.object("pattern").string("Regex");
 }
 
 void check_ends(const JsonObject& json) {
@@ -67,7 +76,8 @@ std::unordered_map<std::string, int32_t> parse_vocabulary(const JsonObject& mode
   for (const auto& [token, id] : vocabulary.value.items()) {
     const std::optional<uint64_t> number = as_unsigned(id);
     if (!number || *number >= kMaxTokens) {
-      throw Error(vocabulary.name + ": the id of \"" + token + "\" is " + id.dump() + ", not a token number");
+      throw Error(vocabulary.name + ": the id of \"" + token + "\" is " + text_of(id) +
+                  ", not a token number");
     }
     tokens.emplace(token_bytes(token, vocabulary.name), static_cast<int32_t>(*number));
   }
@@ -92,7 +102,7 @@ std::vector<std::pair<std::string, std::string>> parse_merges(const JsonObject& 
       left = pair.substr(0, pair.find(' '));
       right = pair.substr(pair.find(' ') + 1);
     } else {
-      throw Error(name + " holds " + merge.dump() + ", which is no pair of tokens");
+      throw Error(name + " holds " + text_of(merge) + ", which is no pair of tokens");
     }
     merges.emplace_back(token_bytes(left, name), token_bytes(right, name));
   }

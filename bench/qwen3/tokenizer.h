@@ -1,6 +1,6 @@
-// Byte-level BPE from a Hugging Face tokenizer.json, as Qwen writes it: an optional NFC normalizer, a regular
-// expression that splits text into words, BPE over bytes, and added tokens that are matched before all else.
-// Anything else in the file is an Error, never ignored. Thread safety: const calls from anywhere.
+// Byte-level BPE from a Hugging Face tokenizer.json, as Qwen and SmolLM write it: an optional NFC normalizer,
+// a regular expression that splits text into words, BPE over bytes, and added tokens that are matched before
+// all else. Anything else in the file is an Error, never ignored. Thread safety: const calls from anywhere.
 #pragma once
 
 #include <cstdint>

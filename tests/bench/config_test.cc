@@ -48,6 +48,20 @@ TEST(ConfigTest, BothSpellingsOfRopeMeanTheSame) {
   EXPECT_EQ(parse_config(other, "config.json").rope.type, RopeType::kDefault);
 }
 
+TEST(ConfigTest, OtherFamiliesMayLeaveHeadDimToTheHiddenSize) {
+  json file = tiny_json();
+  file.erase("head_dim");
+  for (const std::string name : {"llama", "qwen2"}) {
+    file["model_type"] = name;
+    const ModelConfig config = parse_config(file, "config.json");
+    EXPECT_EQ(config.head_dim, 64u);
+    EXPECT_FALSE(config.family.head_norms);
+    EXPECT_EQ(config.family.qkv_bias, name == "qwen2");
+  }
+  file["mlp_bias"] = true;
+  EXPECT_NE(error_of([&] { (void)parse_config(file, "c"); }).find("mlp_bias"), std::string::npos);
+}
+
 struct Fault {
   std::string pointer;
   json value;  // null: as if the key were absent

@@ -13,7 +13,8 @@
 
 namespace quire::qwen3 {
 
-inline std::filesystem::path tiny_model() { return std::filesystem::path(QUIRE_TEST_MODELS) / "qwen3-tiny"; }
+inline std::filesystem::path test_models() { return QUIRE_TEST_MODELS; }
+inline std::filesystem::path tiny_model() { return test_models() / "qwen3-tiny"; }
 
 // An empty folder that vanishes with the object.
 class TemporaryFolder {

@@ -110,6 +110,9 @@ TEST(TokenizerTest, FaultsAreNamed) {
       {"/pre_tokenizer/pretokenizers/0/pattern/Regex", "(a", "does not compile"},
       {"/pre_tokenizer/pretokenizers/0/behavior", "Removed", "not implemented"},
       {"/pre_tokenizer/pretokenizers/1/add_prefix_space", true, "not implemented"},
+      {"/pre_tokenizer/pretokenizers/0", json{{"type", "Digits"}}, "keeps digits together"},
+      {"/pre_tokenizer/pretokenizers/0", json{{"type", "Digits"}, {"individual_digits", true}},
+       "an odd pattern"},
       {"/pre_tokenizer", nullptr, "lacks the key \"pre_tokenizer\""},
       {"/decoder/type", "WordPiece", "WordPiece"},
       {"/added_tokens/0/lstrip", true, "lstrip"},
@@ -126,10 +129,14 @@ TEST(TokenizerTest, FaultsAreNamed) {
   }
 }
 
-TEST(TokenizerTest, AVocabularyWithoutAllBytesIsAnError) {
+TEST(TokenizerTest, AByteThatTheVocabularyLacksIsAFaultOfTheText) {
   json file = tiny_json();
   file["model"]["vocab"].erase("!");
   EXPECT_NE(error_of([&] { const Tokenizer tokenizer(file, "t"); }).find("byte 33"), std::string::npos);
+  file["model"]["merges"] = json::array();
+  const Tokenizer tokenizer(file, "t");
+  EXPECT_EQ(tokenizer.encode("Hi").size(), 2u);
+  EXPECT_NE(error_of([&] { (void)tokenizer.encode("Hi!"); }).find("holds byte 33"), std::string::npos);
 }
 
 }  // namespace

@@ -18,7 +18,6 @@ fail() { echo "bench/peers/run.sh: $1" >&2; exit 2; }
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 out=$root/build/report
-package=llama-cpp-python==0.3.36
 while [[ $# -gt 0 ]]; do
   case $1 in
     --out) [[ $# -ge 2 ]] || fail "--out needs a directory"
@@ -39,15 +38,8 @@ fi
 bash .ci/packages build bench micro peers
 
 if [[ -z $prefix ]]; then
-  if ! ls build/peers/lib/python3*/site-packages/include/ggml-cpu.h >/dev/null 2>&1; then
-    echo "== building $package (log: build/logs/peers.log)"
-    {
-      /usr/bin/python3 -m venv --clear build/peers
-      CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF" build/peers/bin/pip install --verbose --no-deps \
-        --no-binary llama-cpp-python "$package"
-    } >build/logs/peers.log 2>&1 ||
-      fail "$package could not be fetched or built (see build/logs/peers.log); set QUIRE_PEERS_PREFIX to a folder with ggml's include/ and lib/"
-  fi
+  source bench/peers/environment.sh
+  build_llama_cpp
   prefix=$(echo "$PWD"/build/peers/lib/python3*/site-packages)
 fi
 

@@ -119,6 +119,10 @@ TEST(GgufModelTest, Qwen2MatchesHuggingFace) {
   expect_matches_hugging_face(test_models() / "gguf" / "qwen2.gguf", test_models() / "gguf" / "qwen2");
 }
 
+TEST(GgufModelTest, Qwen3MatchesHuggingFace) {
+  expect_matches_hugging_face(test_models() / "gguf" / "qwen3.gguf", test_models() / "gguf" / "qwen3");
+}
+
 TEST(GgufModelTest, SmolLm2MatchesHuggingFace) {
   const char* file = std::getenv("QUIRE_SMOLLM2");
   if (file == nullptr || *file == '\0') {

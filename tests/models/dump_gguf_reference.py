@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 from gguf import GGUFReader
 from safetensors.torch import save_file
-from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoModelForCausalLM
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "bench" / "peers"))
+from texts import gguf_tokenizer  # noqa: E402
 
 GENESIS = """In the beginning God created the heaven and the earth.
 And the earth was without form, and void; and darkness was upon the face of the deep. And the Spirit of God moved \
@@ -32,31 +34,13 @@ TEXTS = ["", " ", "Hello", " Hello  world", "It's 2024, isn't it?", "12345 678",
          "\U0001f600 \U0001f468\u200d\U0001f469", "<|im_start|>user\nHi<|im_end|>\n<|endoftext|>",
          "for (int i = 0; i < 10; ++i) x[i] += 0.5f;", "\u0663\u0664 \u00bd \u2167", "we'll THEY'RE I'm o'clock", GENESIS]
 TOKENS = 160
-QWEN2_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-               r"|\s+(?!\S)|\s+")
-
-
-def tokenizer_of(fields):
-    """The tokenizer as its makers publish it in tokenizer.json."""
-    value = lambda key: fields["tokenizer.ggml." + key].contents()
-    tokens, types = value("tokens"), value("token_type")
-    merges = [tuple(merge.split(" ")) for merge in value("merges")]
-    out = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-    plain = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    if value("pre") == "smollm":
-        out.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
-    else:
-        out.normalizer = normalizers.NFC()
-        out.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN2_WORDS), "isolated"), plain])
-    out.add_special_tokens([AddedToken(token, normalized=False, special=True)
-                            for token, kind in zip(tokens, types) if kind == 3])
-    return out
 
 
 def load(path):
     """In float32, with matrices rounded to bf16 as the decoder holds them."""
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).eval()
+    length = next((field for key, field in GGUFReader(path).fields.items() if key.endswith(".key_length")), None)
+    more = {} if length is None else {"head_dim": length.contents()}  # transformers does not look for it itself
+    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32, **more).eval()
     with torch.no_grad():
         for weight in model.parameters():
             if weight.dim() == 2:
@@ -66,7 +50,7 @@ def load(path):
 
 def main():
     path, folder = Path(sys.argv[1]), Path(sys.argv[2])
-    tokenizer = tokenizer_of(GGUFReader(path).fields)
+    tokenizer = gguf_tokenizer(GGUFReader(path).fields)
     cases = [{"text": text, "ids": tokenizer.encode(text).ids} for text in TEXTS]
     (folder / "tokenizer_cases.json").write_text(json.dumps({"cases": cases}, ensure_ascii=True, indent=1) + "\n")
     ids = torch.tensor(cases[-1]["ids"][:TOKENS])

@@ -4,7 +4,7 @@
 usage: make_gguf.py FOLDER
 
 blocks.gguf holds every type of tensor that can be read, with random codes and scales, and blocks.safetensors what the
-package gguf makes of it. llama.gguf and qwen2.gguf are random models whose tensors have all these types; run
+package gguf makes of it. llama.gguf, qwen2.gguf and qwen3.gguf are random models whose tensors have all these types; run
 dump_gguf_reference.py on each of them afterwards. Needs numpy, gguf and safetensors from PyPI.
 """
 
@@ -87,6 +87,9 @@ def write_model(folder, architecture, pre, heads, kv_heads, seed):
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(vocabulary)
+    if architecture == "qwen3":
+        writer.add_key_length(head)
+        writer.add_value_length(head)
 
     def add(name, kind, rows, columns):
         scale = 1 if name.startswith("token") else 1.5 / columns**0.5
@@ -106,6 +109,8 @@ def write_model(folder, architecture, pre, heads, kv_heads, seed):
             add(block + name, kind(), rows, hidden)
             if architecture == "qwen2":
                 add_vector(block + name + ".bias", rows, 0)
+            if architecture == "qwen3" and name != "attn_v":
+                add_vector(block + name + "_norm.weight", head, 1)
         add(block + "attn_output", kind(), hidden, heads * head)
         add(block + "ffn_gate", kind(), inner, hidden)
         add(block + "ffn_up", kind(), inner, hidden)
@@ -121,6 +126,7 @@ def main():
     write_blocks(folder)
     write_model(folder, "llama", "smollm", 3, 1, 2)
     write_model(folder, "qwen2", "qwen2", 3, 3, 3)
+    write_model(folder, "qwen3", "qwen2", 4, 2, 4)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""KIVI, TurboQuant and KVQuant inside a torch forward pass: keys and values are folded and unfolded in every layer of the
+prefill, so that errors propagate as in use; each query sees what the method's paper lets it see. Simulations, not the
+authors' code."""
+
+import argparse
+import sys
+
+import torch
+from kivi import Kivi
+from kvquant import KvQuant
+from scoring import Scorer, model_name, report, row, write
+from texts import last_windows, token_ids
+from torch_model import Exact, Folded, Model
+from turboquant import TurboQuant
+
+CALIBRATION_WINDOW = 512
+LOGIT_ROWS = 512
+
+
+class Recorder:
+    """Keeps keys and values, and after backward() their gradients."""
+
+    def __init__(self):
+        self.taken = {}
+
+    def fold(self, layer, keys, values, rotate):
+        keys, values = (x.detach().requires_grad_() if layer == 0 else x for x in (keys, values))
+        keys.retain_grad(), values.retain_grad()
+        rotated = rotate(keys)
+        self.taken[layer] = (keys, values, rotated)
+        return Folded(rotated, values)
+
+
+def calibrate(model, ids, tokens):
+    """Over the first tokens of the text: KVQuant's samples, and the energy of every channel of rotated keys and values."""
+    flat = lambda x: x.detach().transpose(0, 1).flatten(1)
+    parts = [[] for _ in model.layers]
+    energy = [[0] * len(model.layers) for _ in range(2)]
+    for first in range(0, tokens, CALIBRATION_WINDOW):
+        window = torch.tensor(ids[first:first + CALIBRATION_WINDOW + 1])
+        recorder = Recorder()
+        logits = model.logits(model.hidden(window[:-1], recorder))
+        torch.nn.functional.cross_entropy(logits, window[1:]).backward()
+        for layer, (keys, values, rotated) in recorder.taken.items():
+            # The first token is never folded, so it teaches nothing.
+            parts[layer].append([flat(x)[1:] for x in (keys, values, keys.grad.square(), values.grad.square())])
+            energy[0][layer] += rotated.detach().square().sum(1)
+            energy[1][layer] += values.detach().square().sum(1)
+        if sys.stdout.isatty():
+            print(f"calibrated on {first + CALIBRATION_WINDOW} tokens", end="\r", flush=True)
+    return [[torch.cat(x) for x in zip(*layer)] for layer in parts], energy
+
+
+def run(model, windows, cache, scorer):
+    scorer.begin()
+    with torch.no_grad():
+        for window in windows:
+            ids = torch.tensor(window)
+            hidden = model.hidden(ids[:-1], cache)
+            for first in range(0, len(hidden), LOGIT_ROWS):
+                last = min(len(hidden), first + LOGIT_ROWS)
+                scorer.add(model.logits(hidden[first:last]), ids[first + 1:last + 1])
+    return scorer.end()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of a Qwen3, or a .gguf file")
+    parser.add_argument("--json", required=True, help="file for the rows")
+    parser.add_argument("--contexts", default="512,2048,8192")
+    parser.add_argument("--tokens", type=int, default=8192, help="tokens to read at each length")
+    parser.add_argument("--calibration-tokens", type=int, default=8192, help="from the beginning of the text")
+    options = parser.parse_args()
+
+    model, ids = Model(options.model), token_ids(options.model)
+    samples, energy = calibrate(model, ids, options.calibration_tokens)
+    rows = []
+    for context in map(int, options.contexts.split(",")):
+        windows = last_windows(ids, context, options.tokens)
+        scorer = Scorer()
+        reference = run(model, windows, Exact(), scorer)
+        print(f"{model_name(options.model)} at {context} tokens: perplexity {reference['ppl']:.4f}", flush=True)
+        caches = [Kivi(4), Kivi(2), TurboQuant(3.5, model.dim, energy), TurboQuant(2.5, model.dim, energy)]
+        for cache in caches + [KvQuant(bits, samples) for bits in (4, 3, 2)]:
+            figures = run(model, windows, cache, scorer)
+            bits = cache.bits_of(context, model.kv_heads * model.dim)
+            rows.append(row(options.model, context, cache.peer, (cache.name, cache.name), bits, figures))
+            report(rows[-1])
+            write(options.json, rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -17,6 +17,7 @@ MODELS = Path(sys.argv.pop())
 PROGRAMS = Path(sys.argv.pop())
 TINY = MODELS / "qwen3-tiny"
 TEXT = TINY / "text_end.txt"
+LLAMA = MODELS / "gguf" / "llama.gguf"
 
 KEYS = """model context k_codec v_codec prefill_tok_s decode_tok_s effective_bits page_bits kv_bytes_device
 kv_bytes_host kv_bytes_nvme peak_rss io_read_bytes io_write_bytes seconds_encode seconds_attend seconds_io p50_ms
@@ -92,6 +93,21 @@ class Programs(unittest.TestCase):
         self.assertEqual(sampled(1), sampled(1))
         self.assertNotEqual(sampled(1), sampled(2))
 
+    def test_gguf_files_are_models(self):
+        row, = self.rows("ppl", "--model", LLAMA, "--text", TEXT, "--codecs", "int8", "--window", 256, "--windows", 1)
+        self.assertEqual(row["model"], "llama")
+        self.assertTrue(0 < row["kld_mean"] < 0.01)
+        row, = self.rows("scale", "--model", LLAMA, "--text", TEXT, "--contexts", 256, "--codecs", "int8", "--needles", 0)
+        self.assertGreater(row["same_top1"], 0.9)
+        self.assertNotEqual(self.run_program("generate", "--model", LLAMA, "-p", "In the beginning", "-n", 8), "")
+        for name, content, expected in [
+            ("cut.gguf", LLAMA.read_bytes()[:200_000], ": tensor blk.0.ffn_up.weight reaches beyond the end of the file"),
+            ("short.gguf", LLAMA.read_bytes()[:1000], " is truncated or damaged"),
+            ("other.gguf", TEXT.read_bytes(), " is no GGUF file"),
+        ]:
+            (self.folder / name).write_bytes(content)
+            self.fault(f"{name}{expected}", "generate", "--model", self.folder / name, "-p", "a")
+
     def test_help_exits_with_0(self):
         for program in ("scale", "ppl", "generate"):
             self.assertIn("--json", self.run_program(program, "--help"))
@@ -119,7 +135,7 @@ class Programs(unittest.TestCase):
         def without_head_dim(content):
             return json.dumps({k: v for k, v in json.loads(content).items() if k != "head_dim"}).encode()
 
-        self.fault("/none is no model folder", "generate", "--model", "/none", "-p", "a")
+        self.fault("/none is no model;", "generate", "--model", "/none", "-p", "a")
         for name, change, expected in [
             ("model.safetensors", lambda _: None, "model.safetensors: No such file"),
             ("model.safetensors", lambda content: content[:-1000], "truncated"),

@@ -71,26 +71,50 @@ inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float
   return n;
 }
 
-// The step of one token's scale from its residual r[dim], kNoStep where it is negligible.
-template <uint32_t kBits>
-HWY_INLINE int token_step(const float* r, uint32_t dim, const LevelFloats& table) {
-  Floats squares = load(r) * load(r);
-  for (uint32_t c = kLanes; c < dim; c += kLanes) squares = squares + load(r + c) * load(r + c);
-  const float mean_square = sum16(squares) * (1.0F / static_cast<float>(dim));
-  const float deviation = hn::GetLane(hn::Sqrt(hn::Set(hn::FixedTag<float, 1>(), mean_square)));
-  const float estimate = deviation / level_table(kBits).unit;
-  if (estimate < kNegligible) return kNoStep;
-  const Floats inverse = splat(1.0F / estimate);
-  Floats products = splat(0.0F);
-  Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
-  for (uint32_t c = 0; c < dim; c += kLanes) {
-    const Floats residual = load(r + c);
-    const Floats level = lookup(table.levels, quantise<kBits>(residual * inverse, table));
-    const Floats product = residual * level;
-    products = c == 0 ? product : products + product;
-    level_squares = level_squares + level * level;
+// Tokens of a section less their mean: r = x' - mean.
+struct Residuals {
+  const float* x;  // [tokens][dim]
+  const float* mean;
+  Floats down;
+  uint32_t dim;
+
+  HWY_INLINE Floats at(uint32_t token, uint32_t c) const {
+    return load(x + size_t{token} * dim + c) * down - load(mean + c);
   }
-  return round_step(sum16(products) / sum16(level_squares));
+};
+
+// The steps of all tokens' scales from `first` on, kNoStep where one is negligible. Every pass goes over all
+// tokens: what a token's next pass needs is known only some 100 cycles after its last one.
+template <uint32_t kBits>
+void token_steps(const Residuals& r, uint32_t tokens, uint32_t first, const LevelFloats& table, int* steps) {
+  alignas(64) float estimates[kMaxTokens] = {};
+  alignas(64) float inverses[kMaxTokens];
+  for (uint32_t t = first; t < tokens; ++t) {
+    Floats squares = r.at(t, 0) * r.at(t, 0);
+    for (uint32_t c = kLanes; c < r.dim; c += kLanes) squares = squares + r.at(t, c) * r.at(t, c);
+    estimates[t] = sum16(squares);
+  }
+  const Floats share = splat(1.0F / static_cast<float>(r.dim));
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Floats estimate = sqrt(load(estimates + t) * share) / splat(level_table(kBits).unit);
+    store(estimate, estimates + t);
+    store(splat(1.0F) / estimate, inverses + t);
+  }
+  for (uint32_t t = first; t < tokens; ++t) {
+    steps[t] = kNoStep;
+    if (estimates[t] < kNegligible) continue;
+    const Floats inverse = splat(inverses[t]);
+    Floats products = splat(0.0F);
+    Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
+    for (uint32_t c = 0; c < r.dim; c += kLanes) {
+      const Floats residual = r.at(t, c);
+      const Floats level = lookup(table.levels, quantise<kBits>(residual * inverse, table));
+      const Floats product = residual * level;
+      products = c == 0 ? product : products + product;
+      level_squares = level_squares + level * level;
+    }
+    steps[t] = round_step(sum16(products) / sum16(level_squares));
+  }
 }
 
 template <uint32_t kBits>
@@ -98,7 +122,6 @@ void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t firs
                     uint8_t* meta, uint32_t* param) {
   alignas(64) uint8_t code_rows[kMaxCodes];
   alignas(64) float mean[kMaxDim];
-  alignas(64) float r[kMaxDim];
   int steps[kMaxTokens];
   const LevelFloats table(kBits);
 
@@ -112,16 +135,14 @@ void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t firs
     exponent = section_exponent(largest_magnitude(x + left_out, size_t{shape.tokens} * shape.dim - left_out));
     mean_at = encode_mean(x, shape, first, power_of_two(-exponent), meta + shape.tokens, mean);
   }
-  const Floats down = splat(power_of_two(-exponent));
+  const Residuals r{x, mean, splat(power_of_two(-exponent)), shape.dim};
+  token_steps<kBits>(r, shape.tokens, first, table, steps);
   for (uint32_t t = first; t < shape.tokens; ++t) {
-    const float* row = x + size_t{t} * shape.dim;
-    for (uint32_t c = 0; c < shape.dim; c += kLanes) store(load(row + c) * down - load(mean + c), r + c);
-    steps[t] = token_step<kBits>(r, shape.dim, table);
     if (steps[t] == kNoStep) continue;
     if (steps[t] > largest) largest = steps[t];
     const Floats inverse = splat(1.0F / step_value(steps[t]));
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      store_u8(quantise<kBits>(load(r + c) * inverse, table), code_rows + size_t{t} * shape.dim + c);
+      store_u8(quantise<kBits>(r.at(t, c) * inverse, table), code_rows + size_t{t} * shape.dim + c);
     }
   }
   if (largest == kNoStep) largest = 0;

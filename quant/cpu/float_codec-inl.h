@@ -1,30 +1,55 @@
 // The float codecs f32 and bf16. f32: keys [dim][tokens], values [tokens][dim]; bf16: pairs along the
-// reduction axis. Not fast: they are a yardstick. Thread safety: pure functions.
+// reduction axis. f32, and what is decoded, is a yardstick and not fast. Thread safety: pure functions.
 #pragma once
 
 #include <cstring>
 
 #include "quant/bytes.h"
 #include "quant/codec.h"
-#include "quant/cpu/lanes-inl.h"
+#include "quant/cpu/convert-inl.h"
+#include "quant/cpu/pack-inl.h"
 #include "quant/dot_quad.h"
 #include "quant/half.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
+// Keys: the channels of a token are pairs already, which go to the token's lane.
+inline void encode_bf16_keys(SectionShape shape, const float* x, uint32_t first, uint8_t* codes) {
+  alignas(64) uint16_t row[kMaxDim];
+  for (uint32_t t = first; t < shape.tokens; ++t) {
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      store_u16(to_bf16(load(x + size_t{t} * shape.dim + c)), row + c);
+    }
+    for (uint32_t pair = 0; pair < shape.dim / 2; ++pair) {
+      std::memcpy(codes + (size_t{pair} * shape.tokens + t) * 4, row + size_t{2} * pair, 4);
+    }
+  }
+}
+
+// Values: a pair is two tokens.
+inline void encode_bf16_values(SectionShape shape, const float* x, uint32_t first, uint8_t* codes) {
+  for (uint32_t t = first / 2 * 2; t < shape.tokens; t += 2) {
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const float* at = x + size_t{t} * shape.dim + c;
+      const Ints even = t < first ? splat(0) : to_bf16(load(at));
+      const Ints pair = even | shift_left(to_bf16(load(at + shape.dim)), 16);
+      store(pair, reinterpret_cast<int32_t*>(codes + (size_t{t / 2} * shape.dim + c) * 4));
+    }
+  }
+}
+
 inline void encode_floats(Side side, const CodecInfo& codec, SectionShape shape, const float* x,
                           uint32_t first, uint8_t* codes, uint32_t* param) {
   *param = 0;
   std::memset(codes, 0, code_bytes(codec, shape));
+  if (codec.bits == 16) {
+    return side == Side::kKey ? encode_bf16_keys(shape, x, first, codes)
+                              : encode_bf16_values(shape, x, first, codes);
+  }
   for (uint32_t t = first; t < shape.tokens; ++t) {
     for (uint32_t c = 0; c < shape.dim; ++c) {
-      const size_t at = float_index(side, shape, codec.bits, t, c);
-      const float value = x[size_t{t} * shape.dim + c];
-      if (codec.bits == 32)
-        store_le(codes + 4 * at, value);
-      else
-        store_le(codes + 2 * at, f32_to_bf16(value));
+      store_le(codes + 4 * float_index(side, shape, codec.bits, t, c), x[size_t{t} * shape.dim + c]);
     }
   }
 }

@@ -14,14 +14,15 @@ template <uint32_t kBits, bool kTokenScales, int kRows, class Shape>
 void score_quads(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
   [[maybe_unused]] const float* token_scale = tile.section.key_token_scale;
-  quad_dot<Side::kKey, kBits, true, kRows, columns_for<Side::kKey, true, kRows>(Shape::kTokenStep)>(
+  quad_dot<Side::kKey, kBits, true, kRows, Shape::kTokenStep>(
       tile.section.key, shape.dim() / 4, shape.tokens(),
       block.query, [&](int r) __attribute__((always_inline)) { return block.query_offset[r]; },
-      [&](uint32_t token, const Ints(&sums)[kRows]) __attribute__((always_inline)) {
+      [&]<int kSums>(int first, uint32_t token, const Ints(&sums)[kSums]) __attribute__((always_inline)) {
         const Floats scale = kTokenScales ? load(token_scale + token) : splat(1.0F);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
-          const Floats sum = kTokenScales ? to_floats(sums[r]) * scale : to_floats(sums[r]);
+        for (int i = 0; i < kSums; ++i) {
+          const int r = first + i;
+          const Floats sum = kTokenScales ? to_floats(sums[i]) * scale : to_floats(sums[i]);
           store(mul_add(sum, splat(block.score_scale[r]), splat(block.score_offset[r])),
                 tile.scores + static_cast<uint32_t>(r) * shape.tokens() + token);
         }
@@ -83,15 +84,16 @@ HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
   const Shape shape(tile.shape);
   const float* offset = tile.section.value_offset;
   float* const o = tile.o + size_t{block.first} * shape.dim();
-  quad_dot<Side::kValue, kBits, kPrecise, kRows, columns_for<Side::kValue, kPrecise, kRows>(Shape::kDimStep)>(
+  quad_dot<Side::kValue, kBits, kPrecise, kRows, Shape::kDimStep>(
       tile.section.value, shape.tokens() / 4, shape.dim(), tile.weight_operands,
       [](int) __attribute__((always_inline)) { return 0; },
-      [&](uint32_t channel, const Ints(&sums)[kRows]) __attribute__((always_inline)) {
+      [&]<int kSums>(int first, uint32_t channel, const Ints(&sums)[kSums]) __attribute__((always_inline)) {
         const Floats channel_offset = load(offset + channel);
 #pragma GCC unroll 8
-        for (int r = 0; r < kRows; ++r) {
+        for (int i = 0; i < kSums; ++i) {
+          const int r = first + i;
           float* at = o + static_cast<uint32_t>(r) * shape.dim() + channel;
-          const Floats out = mul_add(to_floats(sums[r]), splat(block.weight_scale[r]), load(at));
+          const Floats out = mul_add(to_floats(sums[i]), splat(block.weight_scale[r]), load(at));
           store(mul_add(splat(block.offset_weight[r]), channel_offset, out), at);
         }
       });

@@ -32,11 +32,11 @@ struct QuadSource {
   const LevelBytes* table;
 };
 
-// Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(lane, sums)
-// gets those of all rows, sixteen lanes at a time. kColumns * 16 divides lanes.
-template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kColumns, class Start, class Finish>
-HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
-                         Start start, Finish finish) {
+// kRows rows, kColumns columns of lanes at a time; kColumns * 16 divides lanes.
+template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kColumns, bool kPrefetch,
+          class Start, class Finish>
+HWY_INLINE void quad_dot_of_rows(const QuadSource& source, uint32_t quads, uint32_t lanes,
+                                 const int32_t* operands, Start start, Finish finish) {
   using Step = Codes<kSide, kBits>;
   using Dot = Product<kSide, kPrecise>;
   const auto table = load_table(*source.table);
@@ -54,7 +54,9 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
 #pragma GCC unroll 8
       for (uint32_t k = 0; k < kColumns; ++k) {
         codes[k] = Step::load(source.codes, high_plane, step, lane + k * kLanes, lanes);
-        Step::prefetch(source.ahead, high_plane_ahead, step, lane + k * kLanes, lanes);
+        if constexpr (kPrefetch) {
+          Step::prefetch(source.ahead, high_plane_ahead, step, lane + k * kLanes, lanes);
+        }
       }
       for_fields<Step::kQuads>([&](auto field) __attribute__((always_inline)) {
         Levels levels[kColumns];
@@ -79,14 +81,45 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
   }
 }
 
+// Registers that the sums of so many rows take for each column.
+template <Side kSide, bool kPrecise>
+constexpr uint32_t sum_registers(int rows) {
+  return static_cast<uint32_t>(rows) * sizeof(typename Product<kSide, kPrecise>::Sum) / HWY_MAX_BYTES;
+}
+
 // As many columns as leave the sums in registers.
-template <Side kSide, bool kPrecise, int kRows>
-constexpr uint32_t columns_for(uint32_t lanes) {
-  constexpr uint32_t kPerColumn = kRows * sizeof(typename Product<kSide, kPrecise>::Sum) / HWY_MAX_BYTES;
-  constexpr uint32_t kMost = kPerColumn >= kSumRegisters ? 1 : kSumRegisters / kPerColumn;
-  uint32_t columns = kMost > 4 ? 4 : kMost;
+template <Side kSide, bool kPrecise>
+constexpr uint32_t columns_for(int rows, uint32_t lanes) {
+  const uint32_t per_column = sum_registers<kSide, kPrecise>(rows);
+  const uint32_t most = per_column >= kSumRegisters ? 1 : kSumRegisters / per_column;
+  uint32_t columns = most > 4 ? 4 : most;
   while (lanes % (columns * kLanes) != 0) columns /= 2;
   return columns;
+}
+
+// As many rows as leave registers for kLeastColumns columns: with one, every operand would be loaded for one
+// dot.
+template <Side kSide, bool kPrecise>
+constexpr int rows_together(int rows) {
+  while (rows > 1 && sum_registers<kSide, kPrecise>(rows) * kLeastColumns > kSumRegisters) rows /= 2;
+  return rows;
+}
+
+// Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(first, lane,
+// sums) gets those of several rows, `first` and up, sixteen lanes at a time. kStep divides lanes.
+template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kStep, class Start, class Finish>
+HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
+                         Start start, Finish finish) {
+  constexpr int kTogether = rows_together<kSide, kPrecise>(kRows);
+  constexpr uint32_t kColumns = columns_for<kSide, kPrecise>(kTogether, kStep);
+  for_fields<kRows / kTogether>([&](auto group) __attribute__((always_inline)) {
+    constexpr int kFirst = static_cast<int>(group()) * kTogether;
+    quad_dot_of_rows<kSide, kBits, kPrecise, kTogether, kColumns, kFirst == 0>(
+        source, quads, lanes, operands + kFirst * Product<kSide, kPrecise>::kParts * quads,
+        [&](int r) __attribute__((always_inline)) { return start(kFirst + r); },
+        [&](uint32_t lane, const Ints(&sums)[kTogether])
+            __attribute__((always_inline)) { finish(kFirst, lane, sums); });
+  });
 }
 
 }  // namespace quire::HWY_NAMESPACE

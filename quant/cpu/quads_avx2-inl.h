@@ -15,7 +15,8 @@ namespace quire::HWY_NAMESPACE {
 
 inline constexpr uint32_t kMaxBlockRows = 4;  // more would not fit in sixteen registers
 inline constexpr uint32_t kSumRegisters = 8;
-inline constexpr int32_t kKeyBias = 128;  // added to the levels of keys
+inline constexpr uint32_t kLeastColumns = 1;  // widening codes costs more than loads
+inline constexpr int32_t kKeyBias = 128;      // added to the levels of keys
 inline constexpr float kQueryTop = 32512.0F;
 
 // Bytes of levels by code; the first sixteen are used.

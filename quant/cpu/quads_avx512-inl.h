@@ -17,8 +17,9 @@ namespace quire::HWY_NAMESPACE {
 
 inline constexpr uint32_t kMaxBlockRows = 8;
 inline constexpr uint32_t kSumRegisters = 16;  // of 32; the others hold codes, levels and operands
-inline constexpr int32_t kKeyBias = 128;       // added to the levels of keys
-inline constexpr float kQueryTop = 32512.0F;   // 127 * 256: the high byte stays within a signed byte
+inline constexpr uint32_t kLeastColumns = 2;
+inline constexpr int32_t kKeyBias = 128;      // added to the levels of keys
+inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
 
 // Bytes of levels by code: entry i stands wherever index mod (number of levels) = i, so that whatever lies
 // in the bits above a field does not matter.

@@ -18,6 +18,7 @@ namespace quire::HWY_NAMESPACE {
 // Sixteen lanes take four registers, so the sums of two rows in two parts take sixteen of the 32.
 inline constexpr uint32_t kMaxBlockRows = 2;
 inline constexpr uint32_t kSumRegisters = 8;  // one row then takes one column: codes need the others
+inline constexpr uint32_t kLeastColumns = 1;
 inline constexpr int32_t kKeyBias = 0;
 inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
 

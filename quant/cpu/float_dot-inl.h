@@ -2,42 +2,61 @@
 // Sums run in the order of the reduction axis, one lane per result. Thread safety: pure functions.
 #pragma once
 
+#include "quant/cpu/quad_dot-inl.h"
 #include "quant/cpu/rows-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
+// As many columns of lanes as leave the sums in registers: each column adds sums that do not wait for each
+// other.
+template <int kRows>
+constexpr uint32_t float_columns_for(uint32_t lanes) {
+  constexpr uint32_t kMost = kSumRegisters / (kRows * kParts);
+  uint32_t columns = kMost < 1 ? 1 : kMost;
+  if (columns > 4) columns = 4;
+  while (lanes % (columns * kLanes) != 0) columns /= 2;
+  return columns;
+}
+
 // Codes [count][lanes] of f32, or [count / 2][lanes][2] of bf16. finish(r, lane, sum over i of
-// operand[r * stride + i] * code(i, lane)). lanes: multiple of 16.
-template <bool kBf16, int kRows, class Finish>
+// operand[r * stride + i] * code(i, lane)). kColumns * 16 divides lanes.
+template <bool kBf16, int kRows, uint32_t kColumns, class Finish>
 HWY_INLINE void float_dot(const uint8_t* codes, const uint8_t* ahead, uint32_t count, uint32_t lanes,
                           const float* operand, uint32_t stride, Finish finish) {
-  for (uint32_t lane = 0; lane < lanes; lane += kLanes) {
-    Floats sum[kRows];
-    for (int r = 0; r < kRows; ++r) sum[r] = splat(0.0F);
-    if constexpr (kBf16) {
-      for (uint32_t i = 0; i < count; i += 2) {
-        const size_t at = (size_t{i / 2} * lanes + lane) * 4;
-        const Ints pair = load(reinterpret_cast<const int32_t*>(codes + at));
+  constexpr uint32_t kTogether = kBf16 ? 2 : 1;  // of the reduction axis in a lane of codes
+  for (uint32_t lane = 0; lane < lanes; lane += kColumns * kLanes) {
+    Floats sum[kRows][kColumns];
+    for (auto& row : sum) {
+      for (Floats& s : row) s = splat(0.0F);
+    }
+    for (uint32_t i = 0; i < count; i += kTogether) {
+      Floats value[kTogether][kColumns];
+#pragma GCC unroll 4
+      for (uint32_t k = 0; k < kColumns; ++k) {
+        const size_t at = (size_t{i / kTogether} * lanes + lane + k * kLanes) * 4;
         prefetch(ahead + at);
-        const Floats first = floats_from_bits(shift_left(pair, 16));
-        const Floats second = floats_from_bits(pair & splat(static_cast<int32_t>(0xFFFF0000U)));
-        for (int r = 0; r < kRows; ++r) {
-          const float* x = operand + static_cast<uint32_t>(r) * stride + i;
-          sum[r] = mul_add(second, splat(x[1]), mul_add(first, splat(x[0]), sum[r]));
+        if constexpr (kBf16) {
+          const Ints pair = load(reinterpret_cast<const int32_t*>(codes + at));
+          value[0][k] = floats_from_bits(shift_left(pair, 16));
+          value[1][k] = floats_from_bits(pair & splat(static_cast<int32_t>(0xFFFF0000U)));
+        } else {
+          value[0][k] = load(reinterpret_cast<const float*>(codes + at));
         }
       }
-    } else {
-      for (uint32_t i = 0; i < count; ++i) {
-        const size_t at = (size_t{i} * lanes + lane) * 4;
-        const Floats value = load(reinterpret_cast<const float*>(codes + at));
-        prefetch(ahead + at);
-        for (int r = 0; r < kRows; ++r) {
-          sum[r] = mul_add(value, splat(operand[static_cast<uint32_t>(r) * stride + i]), sum[r]);
+#pragma GCC unroll 8
+      for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 2
+        for (uint32_t j = 0; j < kTogether; ++j) {
+          const Floats x = splat(operand[static_cast<uint32_t>(r) * stride + i + j]);
+#pragma GCC unroll 4
+          for (uint32_t k = 0; k < kColumns; ++k) sum[r][k] = mul_add(value[j][k], x, sum[r][k]);
         }
       }
     }
-    for (int r = 0; r < kRows; ++r) finish(r, lane, sum[r]);
+    for (int r = 0; r < kRows; ++r) {
+      for (uint32_t k = 0; k < kColumns; ++k) finish(r, lane + k * kLanes, sum[r][k]);
+    }
   }
 }
 

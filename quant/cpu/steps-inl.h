@@ -16,7 +16,7 @@ namespace quire::HWY_NAMESPACE {
 template <bool kBf16, int kRows, class Shape>
 void score_floats(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
-  float_dot<kBf16, kRows>(
+  float_dot<kBf16, kRows, float_columns_for<kRows>(Shape::kTokenStep)>(
       tile.section.key.codes, tile.section.key.ahead, shape.dim(), shape.tokens(),
       tile.q + size_t{block.first} * shape.dim(),
       shape.dim(), [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
@@ -29,7 +29,7 @@ template <int kRows>
 void score_rotated_keys(Tile& tile, RowBlock&) {
   const SectionShape shape = tile.shape;
   const uint8_t* keys = reinterpret_cast<const uint8_t*>(tile.keys);
-  float_dot<false, kRows>(
+  float_dot<false, kRows, float_columns_for<kRows>(AnyShape::kTokenStep)>(
       keys, keys, shape.dim, shape.tokens, tile.turned_query,
       shape.dim, [&](int r, uint32_t token, Floats sum) __attribute__((always_inline)) {
         store(sum, tile.scores + static_cast<uint32_t>(r) * shape.tokens + token);
@@ -53,7 +53,7 @@ template <bool kBf16, int kRows, class Shape, bool kMasked>
 void weigh_floats(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
   weigh_in_floats<kRows, kMasked>(tile, block, shape.tokens());
-  float_dot<kBf16, kRows>(
+  float_dot<kBf16, kRows, float_columns_for<kRows>(Shape::kDimStep)>(
       tile.section.value.codes, tile.section.value.ahead, shape.tokens(), shape.dim(), tile.scores,
       shape.tokens(), [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
         add_to_output(tile, block, r, channel, sum);

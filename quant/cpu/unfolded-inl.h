@@ -26,7 +26,7 @@ void attend_block_rows(Tile& tile, RowBlock& block, const FloatRows& rows) {
   }
   weigh_in_floats<kRows, true>(tile, block, padded);
   const uint8_t* values = reinterpret_cast<const uint8_t*>(rows.values);
-  float_dot<false, kRows>(
+  float_dot<false, kRows, float_columns_for<kRows>(AnyShape::kDimStep)>(
       values, values, rows.tokens, dim, tile.scores,
       padded, [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
         add_to_output(tile, block, r, channel, sum);

@@ -13,8 +13,9 @@ constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 
 // Multiply-accumulates as the kernels execute them for `products` products of a query with a key and as many
 // of a weight with a value: quant/cpu/quads_*-inl.h. AVX-512 multiplies bytes, queries are two of them and
-// weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Floats, and keys that are
-// rotated while they are read, are multiplied as floats.
+// weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Keys that are rotated while they
+// are read are multiplied as floats, or in 16 bits where turn_levels-inl.h serves them: two bytes' worth
+// each.
 MacCounts macs_of(const FoldedHeads& heads, Isa isa, double products) {
   const CodecInfo& key = *find_codec(heads.kind.key_codec);
   const CodecInfo& value = *find_codec(heads.kind.value_codec);
@@ -23,7 +24,8 @@ MacCounts macs_of(const FoldedHeads& heads, Isa isa, double products) {
   const auto count = [&](bool as_floats, double parts) {
     macs[static_cast<size_t>(as_floats ? float_mac(isa) : integer_mac(isa))] += products * parts;
   };
-  const bool float_keys = key.family == CodecFamily::kFloat || heads.pre_rope();
+  const bool turned_levels = key.bits <= 4 && heads.kind.shape.tokens == 64 && heads.kind.shape.dim == 128;
+  const bool float_keys = key.family == CodecFamily::kFloat || (heads.pre_rope() && !turned_levels);
   const bool float_values = value.family == CodecFamily::kFloat;
   count(float_keys, bytes && !float_keys ? 2 : 1);
   count(float_values, bytes && !float_values && value.bits == 8 ? 2 : 1);

@@ -1,5 +1,5 @@
-// quire-micro-steps ISA CODEC ROWS SECTIONS: the instructions that attention over so many sections takes,
-// counted by a single step after another. Prints a line "offset-in-the-program count" for each;
+// quire-micro-steps ISA CODEC[/pre_rope] ROWS SECTIONS: the instructions that attention over so many sections
+// takes, counted by a single step after another. Prints a line "offset-in-the-program count" for each;
 // section_counts.py reads them.
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -103,16 +103,21 @@ const Kernels* table_named(const std::string& name) {
   return nullptr;
 }
 
-int run(const std::string& isa, const CodecInfo* codec, int rows, int sections) {
+int run(const std::string& isa, const std::string& keys, int rows, int sections) {
   const Kernels* kernels = table_named(isa);
+  const size_t slash = std::min(keys.find('/'), keys.size());
+  const CodecInfo* codec = find_codec(std::string_view(keys).substr(0, slash));
+  const bool pre_rope = keys.substr(slash) == "/pre_rope";
+  if (slash < keys.size() && !pre_rope) codec = nullptr;
   if (kernels == nullptr || codec == nullptr || rows < 1 || rows > 64 || sections < 0 || sections > 16) {
-    std::fprintf(
-        stderr,
-        "usage: quire-micro-steps ISA CODEC ROWS SECTIONS, an instruction set that this machine has, a "
-        "codec, 1 to 64 rows, 0 to 16 sections\n");
+    std::fprintf(stderr,
+                 "usage: quire-micro-steps ISA CODEC[/pre_rope] ROWS SECTIONS, an instruction set that this "
+                 "machine has, a "
+                 "codec, 1 to 64 rows, 0 to 16 sections\n");
     return 2;
   }
-  const PageKind kind{codec->id, codec->id, KeySpace::kPostRope, 0, 1, {64, 128}};
+  const PageKind kind{codec->id, codec->id, pre_rope ? KeySpace::kPreRope : KeySpace::kPostRope,
+                      0,         1,         {64, 128}};
   const FoldedHeads heads = make_folded_heads(*kernels, kind, size_t{64} * 64, 1);
   const std::vector<float> q = make_queries(static_cast<size_t>(rows), kind.shape.dim);
   Attention attention(*kernels, heads, 1, static_cast<uint32_t>(rows), q);
@@ -140,7 +145,6 @@ int run(const std::string& isa, const CodecInfo* codec, int rows, int sections) 
 }  // namespace quire::micro
 
 int main(int argc, char** argv) {
-  const std::string codec = argc == 5 ? argv[2] : "";
-  return quire::micro::run(argc == 5 ? argv[1] : "", quire::find_codec(std::string_view(codec)),
+  return quire::micro::run(argc == 5 ? argv[1] : "", argc == 5 ? argv[2] : "",
                            argc == 5 ? std::atoi(argv[3]) : 0, argc == 5 ? std::atoi(argv[4]) : 0);
 }

@@ -35,11 +35,12 @@ inline void load_sinks(const FoldedPages& pages, const uint8_t* section, Tile& t
 
 // One section for all rows. `index` counts the sections of the call.
 inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const SectionRef& ref,
-                           size_t index, const int32_t* first_token, const StepTable& steps, Tile& tile) {
+                           size_t index, const int32_t* first_token, KeyPath path, const StepTable& steps,
+                           Tile& tile) {
   if (pages.rotation != nullptr) {
     const uint32_t half = pages.rotation->rotary_dim / 2;
     tile.base = {pages.rotation->base_cos + index * half, pages.rotation->base_sin + index * half, half};
-    rope_keys(pages, key, tile);
+    path == KeyPath::kWords ? turn_levels(key, tile) : rope_keys(pages, key, tile);
   }
   if (pages.sink_tokens > 0) {
     load_sinks(pages, ref.section, tile);
@@ -64,21 +65,27 @@ inline const uint8_t* section_ahead(const FoldedPages& pages, std::span<const Se
   return pages.next_call != nullptr ? pages.next_call : sections[i].section;
 }
 
+inline KeyPath key_path(const FoldedPages& pages, const CodecInfo& key) {
+  if (pages.rotation == nullptr) return KeyPath::kFolded;
+  return turns_levels(pages, key) ? KeyPath::kWords : KeyPath::kFloats;
+}
+
 inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> sections,
                           const QueryTile& query, const AttendState& state, uint8_t* scratch) {
   const CodecInfo& key = *find_codec(pages.key_codec);
   const CodecInfo& value = *find_codec(pages.value_codec);
-  const bool pre_rope = pages.rotation != nullptr;
-  const StepTable steps = CommonShape::is(pages.shape) ? choose_table<CommonShape>(key, value, pre_rope)
-                                                       : choose_table<AnyShape>(key, value, pre_rope);
+  const KeyPath path = key_path(pages, key);
+  const StepTable steps = CommonShape::is(pages.shape) ? choose_table<CommonShape>(key, value, path)
+                                                       : choose_table<AnyShape>(key, value, path);
   Tile tile = make_tile(query, pages.shape, state, scratch);
   set_constant_terms(key, value, pages.shape, &tile.section);
+  if (path == KeyPath::kWords) set_turns(pages, key, tile);
   for (RowBlock& block : tile.row_blocks()) {
     if (const BlockStep step = steps.of(block).query) step(tile, block);
   }
   for (size_t i = 0; i < sections.size(); ++i) {
     load_section(pages, key, value, sections[i], section_ahead(pages, sections, i), &tile.section);
-    attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, steps, tile);
+    attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, path, steps, tile);
   }
   store_state(tile, state);
 }

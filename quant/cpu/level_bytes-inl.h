@@ -44,5 +44,23 @@ inline const LevelBytes& level_bytes(const CodecInfo& codec, Side side) {
   return side == Side::kKey ? kKeyLevelBytes[index] : kValueLevelBytes[index];
 }
 
+// Levels of uniform keys that are turned in 16 bits: signed, and as large as a byte holds.
+constexpr int32_t turned_level_scale(uint32_t bits) { return 127 / ((1 << bits) - 1); }
+
+constexpr LevelBytes make_turned_level_bytes(uint32_t bits) {
+  LevelBytes table{};
+  for (uint32_t i = 0; i < sizeof(table.bytes); ++i) {
+    const auto code = static_cast<int32_t>(i % (1U << bits));
+    table.bytes[i] = static_cast<uint8_t>((2 * code - ((1 << bits) - 1)) * turned_level_scale(bits));
+  }
+  return table;
+}
+
+inline constexpr std::array<LevelBytes, 3> kTurnedLevelBytes{
+    make_turned_level_bytes(2), make_turned_level_bytes(3), make_turned_level_bytes(4)};
+
+// bits: 2, 3 or 4.
+inline const LevelBytes& turned_level_bytes(uint32_t bits) { return kTurnedLevelBytes[bits - 2]; }
+
 }  // namespace quire::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -9,6 +9,7 @@
 #include "quant/cpu/query-inl.h"
 #include "quant/cpu/rope_keys-inl.h"
 #include "quant/cpu/softmax-inl.h"
+#include "quant/cpu/turn_levels-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -122,14 +123,25 @@ void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
   });
 }
 
+// Where keys meet queries: as they are folded, or turned in cache, to f32 or to 16 bits.
+enum class KeyPath : uint8_t { kFolded, kFloats, kWords };
+
 template <int kRows, class Shape>
-BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, bool pre_rope) {
+BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
   BlockSteps steps{};
-  if (pre_rope) {
-    steps.fold = &turn_queries;
-    steps.score = &score_rotated_keys<kRows>;
-  } else {
-    choose_key_steps<kRows, Shape>(key, &steps);
+  switch (path) {
+    case KeyPath::kFolded:
+      choose_key_steps<kRows, Shape>(key, &steps);
+      break;
+    case KeyPath::kFloats:
+      steps.fold = &turn_queries;
+      steps.score = &score_rotated_keys<kRows>;
+      break;
+    case KeyPath::kWords:
+      steps.query = &measure_pairs;
+      steps.fold = &turn_and_quantise<kRows>;
+      steps.score = &score_words<kRows>;
+      break;
   }
   choose_value_steps<kRows, Shape>(value, &steps);
   return steps;
@@ -142,12 +154,12 @@ struct StepTable {
 };
 
 template <class Shape>
-StepTable choose_table(const CodecInfo& key, const CodecInfo& value, bool pre_rope) {
+StepTable choose_table(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
   StepTable table{};
-  table.by_rows[0] = choose_steps<1, Shape>(key, value, pre_rope);
-  table.by_rows[1] = choose_steps<2, Shape>(key, value, pre_rope);
-  if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, pre_rope);
-  if constexpr (kMaxBlockRows >= 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, pre_rope);
+  table.by_rows[0] = choose_steps<1, Shape>(key, value, path);
+  table.by_rows[1] = choose_steps<2, Shape>(key, value, path);
+  if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, path);
+  if constexpr (kMaxBlockRows >= 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, path);
   return table;
 }
 

@@ -53,7 +53,14 @@ struct Tile {
   float* keys;               // [dim][tokens]: keys that are rotated while they are read
   float* turned_query;       // [kMaxBlockRows][dim]: queries for these
   BaseAngles base;           // of the section whose keys they are
-  float* sink_keys;          // [kMaxSinkTokens][dim]
+  // The same in 16 bits, turn_levels-inl.h.
+  int32_t* turns;      // constants of the call, where `keys` would be
+  int32_t* key_words;  // [dim / 4][2][tokens]
+  int32_t* mixed;      // [2][dim / 4][sixteen lanes]
+  float* pair_factor;  // [dim / 2]
+  float* pair_length;  // [rows][dim / 2]
+  float key_unit;      // score = key_unit * query_scale * sum of integers
+  float* sink_keys;    // [kMaxSinkTokens][dim]
   float* sink_values;
 
   std::span<RowBlock> row_blocks() const { return {blocks, block_count}; }
@@ -88,6 +95,12 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   tile->sink_values = carver.take<float>(kMaxSinkTokens * dim);
   tile->keys = carver.take<float>(shape.tokens * dim);
   tile->turned_query = carver.take<float>(kMaxBlockRows * dim);
+  tile->turns = reinterpret_cast<int32_t*>(tile->keys);
+  const size_t pairs = CommonShape::is(shape) ? dim / 2 : 0;  // no other shape is turned in 16 bits
+  tile->key_words = carver.take<int32_t>(shape.tokens * pairs);
+  tile->mixed = carver.take<int32_t>(pairs * kLanes);
+  tile->pair_factor = carver.take<float>(pairs);
+  tile->pair_length = carver.take<float>(rows * pairs);
   tile->block_count = 0;
   if (queries == nullptr) return;
   for (uint32_t row = 0; row < rows;) {

@@ -77,10 +77,11 @@ class Rows(unittest.TestCase):
         if isa not in PRODUCTS or run(STEPS, isa, "rot4", "1", "1").returncode == 1:
             self.skipTest("no program can be traced here, or the kernels are scalar")
         at = section_counts.phases_of(STEPS)
-        for codec in ("int8", "rot4"):
+        for codec, space in (("int8", "post_rope"), ("rot4", "post_rope"), ("rot4", "pre_rope")):
             row = next(row for row in self.rows if row["case"] == "attend" and row["k_codec"] == codec
-                       and row["key_space"] == "post_rope" and row["group"] == 4)
-            table = section_counts.section(STEPS, at, isa, codec, "4")
+                       and row["key_space"] == space and row["group"] == 4)
+            keys = codec if space == "post_rope" else f"{codec}/{space}"
+            table = section_counts.section(STEPS, at, isa, keys, "4")
             dots = sum(counts["dots"] for counts in table.values())
             executed = dots * PRODUCTS[isa] / (row["macs"] / (row["n_kv"] / 64 * 2))
             self.assertGreaterEqual(executed, 1, codec)

@@ -60,13 +60,17 @@ struct State {
   AlignedArray<float> l;
 };
 
+// What becomes of normal keys [tokens][dim] before they are folded.
+using ShapeKeys = void (*)(uint32_t dim, std::vector<float>* keys);
+
 // Sections of one kind, and their tokens in f64.
 struct Sections {
-  Sections(const PageKind& page_kind, size_t n, uint64_t seed)
+  Sections(const PageKind& page_kind, size_t n, uint64_t seed, ShapeKeys shape_keys = nullptr)
       : kind(page_kind), tokens{kind.shape.dim, {}, {}} {
     const size_t values = size_t{kind.shape.tokens} * kind.shape.dim;
     for (size_t i = 0; i < n; ++i) {
-      const std::vector<float> keys = normal_values(values, seed + 2 * i);
+      std::vector<float> keys = normal_values(values, seed + 2 * i);
+      if (shape_keys != nullptr) shape_keys(kind.shape.dim, &keys);
       std::vector<float> rows = normal_values(values, seed + 2 * i + 1);
       for (size_t j = 0; j < values; ++j) rows[j] += static_cast<float>(j % 5) * 0.2F;
       encoded.emplace_back(*find_kernels(Isa::kScalar), kind, keys.data(), rows.data());
@@ -383,53 +387,123 @@ void leave_rotated_space_f64(std::vector<double>* keys, uint32_t dim, const std:
   }
 }
 
-TEST_P(Attend, RotatesPreRopeKeysOnRead) {
-  constexpr uint32_t kRows = 5;
-  const std::vector<double> bases{640, 8192};
+// Attends sections at two bases in pre_rope space and compares every row with f64. Queries are scaled so that
+// the scores of each have a standard deviation of two nats.
+class AttendPreRope : public Attend {
+ protected:
+  void expect_turned_truth(const Sections& sections, uint32_t rotary_dim) const {
+    constexpr uint32_t kRows = 5;
+    const std::vector<double> bases{640, 8192};
+    const SectionShape shape = sections.kind.shape;
+    const CodecInfo& codec = *find_codec(sections.kind.key_codec);
+    const bool rotated = codec.space == CodecSpace::kRotated;
+    std::vector<float> balance(shape.dim);
+    for (uint32_t i = 0; i < shape.dim; ++i) balance[i] = 0.5F + static_cast<float>(i % 4) * 0.5F;
+    std::vector<double> offsets(shape.tokens);
+    for (uint32_t t = 0; t < shape.tokens; ++t) offsets[t] = t;
+    const Angles token = by_pair(angles(offsets, rotary_dim / 2), rotary_dim / 2);
+    const Angles base = angles(bases, rotary_dim / 2);
+    const KeyRotation rotation{token.cosines.data(), token.sines.data(), base.cosines.data(),
+                               base.sines.data(),    rotary_dim,         rotated ? balance.data() : nullptr};
+    Tokens tokens = sections.tokens;
+    if (rotated) leave_rotated_space_f64(&tokens.keys, shape.dim, balance);
+    for (size_t t = 0; t < sections.token_count(); ++t) {
+      turn_f64(&tokens.keys[t * shape.dim], rotary_dim / 2,
+               bases[t / shape.tokens] + static_cast<double>(t % shape.tokens));
+    }
+
+    AlignedArray<float> q = queries(kRows, shape.dim, 94);
+    for (uint32_t r = 0; r < kRows; ++r) spread_scores(tokens, q.data() + size_t{r} * shape.dim);
+    State state(kRows, shape.dim);
+    folded(sections, {q.data(), kRows, nullptr}, &state, &rotation);
+    state.finish(kernels());
+    // Keys pass through f32 tables of cosines and sines: a few more roundings than the other bounds.
+    const double bound =
+        std::max(pair_bound(codec.id, sections.kind.value_codec), 4 * kAttendErrorBoundFloat);
+    for (uint32_t r = 0; r < kRows; ++r) {
+      const std::vector<double> query(q.data() + size_t{r} * shape.dim, q.data() + size_t{r + 1} * shape.dim);
+      const Truth truth = attend_f64(query, tokens, 0, sections.token_count());
+      EXPECT_LE(relative_error(state.row(r), truth.output), bound) << "row " << r;
+    }
+  }
+
+ private:
+  static void spread_scores(const Tokens& tokens, float* q) {
+    const size_t count = tokens.keys.size() / tokens.dim;
+    double sum = 0;
+    double squares = 0;
+    for (size_t t = 0; t < count; ++t) {
+      double score = 0;
+      for (uint32_t c = 0; c < tokens.dim; ++c) score += double{q[c]} * tokens.keys[t * tokens.dim + c];
+      sum += score;
+      squares += score * score;
+    }
+    const double mean = sum / static_cast<double>(count);
+    const double spread = std::sqrt(squares / static_cast<double>(count) - mean * mean);
+    for (uint32_t c = 0; c < tokens.dim; ++c) {
+      q[c] = static_cast<float>(q[c] * 2 * std::numbers::log2e / spread);
+    }
+  }
+};
+
+TEST_P(AttendPreRope, RotatesKeysOnRead) {
   for (const CodecInfo& codec : kCodecs) {
-    for (const auto& [shape, rotary_dim] :
-         {std::pair{SectionShape{64, 128}, 128U}, {SectionShape{32, 96}, 96U}, {SectionShape{64, 64}, 32U}}) {
+    for (const auto& [shape, rotary_dim] : {std::pair{SectionShape{64, 128}, 128U},
+                                            {SectionShape{64, 128}, 64U},
+                                            {SectionShape{32, 96}, 96U},
+                                            {SectionShape{64, 64}, 32U}}) {
       SCOPED_TRACE(std::string(codec.name) + ", " + shape_name(shape) + ", rotary " +
                    std::to_string(rotary_dim));
-      const bool rotated = codec.space == CodecSpace::kRotated;
-      const Sections sections(kind_of(codec.id, codec.id, shape), bases.size(), 93);
-      std::vector<float> balance(shape.dim);
-      for (uint32_t i = 0; i < shape.dim; ++i) balance[i] = 0.5F + static_cast<float>(i % 4) * 0.5F;
-      std::vector<double> offsets(shape.tokens);
-      for (uint32_t t = 0; t < shape.tokens; ++t) offsets[t] = t;
-      const Angles token = by_pair(angles(offsets, rotary_dim / 2), rotary_dim / 2);
-      const Angles base = angles(bases, rotary_dim / 2);
-      const KeyRotation rotation{token.cosines.data(), token.sines.data(),
-                                 base.cosines.data(),  base.sines.data(),
-                                 rotary_dim,           rotated ? balance.data() : nullptr};
-      const AlignedArray<float> q = queries(kRows, shape.dim, 94);
-      State state(kRows, shape.dim);
-      folded(sections, {q.data(), kRows, nullptr}, &state, &rotation);
-      state.finish(kernels());
+      expect_turned_truth(Sections(kind_of(codec.id, codec.id, shape), 2, 93), rotary_dim);
+    }
+  }
+}
 
-      Tokens tokens = sections.tokens;
-      if (rotated) leave_rotated_space_f64(&tokens.keys, shape.dim, balance);
-      for (size_t t = 0; t < sections.token_count(); ++t) {
-        turn_f64(&tokens.keys[t * shape.dim], rotary_dim / 2,
-                 bases[t / shape.tokens] + static_cast<double>(t % shape.tokens));
-      }
-      // Keys pass through f32 tables of cosines and sines: a few more roundings than the other bounds.
-      const double bound = std::max(pair_bound(codec.id, codec.id), 4 * kAttendErrorBoundFloat);
-      for (uint32_t r = 0; r < kRows; ++r) {
-        const std::vector<double> query(q.data() + size_t{r} * shape.dim,
-                                        q.data() + size_t{r + 1} * shape.dim);
-        const Truth truth = attend_f64(query, tokens, 0, sections.token_count());
-        EXPECT_LE(relative_error(state.row(r), truth.output), bound) << "row " << r;
-      }
+// What would take bits from a fixed point: channels that are larger than others, means far from 0, tokens
+// that are larger than others, and any magnitude. In rotated space a channel is one of the Hadamard matrix.
+TEST_P(AttendPreRope, RotatesKeysOfUnevenSizes) {
+  const std::vector<std::pair<const char*, ShapeKeys>> shapes{
+      {"channels",
+       [](uint32_t dim, std::vector<float>* keys) {
+         for (size_t i = 0; i < keys->size(); ++i) (*keys)[i] *= i % dim % 37 == 5 ? 30.0F : 1.0F;
+       }},
+      {"means",
+       [](uint32_t dim, std::vector<float>* keys) {
+         for (size_t i = 0; i < keys->size(); ++i) (*keys)[i] += i % dim % 11 == 3 ? 12.0F : 0.5F;
+       }},
+      {"tokens",
+       [](uint32_t dim, std::vector<float>* keys) {
+         for (size_t i = 0; i < keys->size(); ++i) (*keys)[i] *= i / dim % 9 == 2 ? 6.0F : 1.0F;
+       }},
+      {"one sign for a token",
+       [](uint32_t dim, std::vector<float>* keys) {
+         for (size_t i = 0; i < keys->size(); ++i) {
+           (*keys)[i] = (*keys)[i] * 0.1F + ((*keys)[i / dim * dim] < 0 ? -2.0F : 2.0F);
+         }
+       }},
+      {"2^60",
+       [](uint32_t, std::vector<float>* keys) {
+         for (float& key : *keys) key = std::ldexp(key, 60);
+       }},
+      {"2^-60", [](uint32_t, std::vector<float>* keys) {
+         for (float& key : *keys) key = std::ldexp(key, -60);
+       }}};
+  for (const CodecInfo& codec : kCodecs) {
+    for (const auto& [name, shape_keys] : shapes) {
+      SCOPED_TRACE(std::string(codec.name) + ", " + name);
+      expect_turned_truth(Sections(kind_of(codec.id, CodecId::kBf16, {64, 128}), 2, 97, shape_keys), 128);
     }
   }
 }
 
 // Sinks hold keys in the codec's space: they are rotated on read like the others.
-TEST_P(Attend, RotatesPreRopeSinksOnRead) {
-  const SectionShape shape{64, 64};
-  for (const CodecId codec : {CodecId::kInt4, CodecId::kRot4, CodecId::kBf16}) {
-    SCOPED_TRACE(find_codec(codec)->name);
+TEST_P(AttendPreRope, RotatesSinksOnRead) {
+  for (const auto& [codec, shape] : {std::pair{CodecId::kInt4, SectionShape{64, 128}},
+                                     {CodecId::kRot4, SectionShape{64, 128}},
+                                     {CodecId::kInt4, SectionShape{64, 64}},
+                                     {CodecId::kRot4, SectionShape{64, 64}},
+                                     {CodecId::kBf16, SectionShape{64, 64}}}) {
+    SCOPED_TRACE(std::string(find_codec(codec)->name) + ", " + shape_name(shape));
     const bool rotated = find_codec(codec)->space == CodecSpace::kRotated;
     const Sections sections(kind_of(codec, codec, shape, 4), 1, 95);
     const std::vector<float> balance(shape.dim, 1.0F);
@@ -458,6 +532,7 @@ TEST_P(Attend, RotatesPreRopeSinksOnRead) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Isa, Attend, testing::ValuesIn(kIsas), isa_test_name);
+INSTANTIATE_TEST_SUITE_P(Isa, AttendPreRope, testing::ValuesIn(kIsas), isa_test_name);
 
 }  // namespace
 }  // namespace quire::test

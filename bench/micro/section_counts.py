@@ -3,7 +3,7 @@
 
 usage: section_counts.py QUIRE_MICRO_STEPS [ISA:CODEC:ROWS ...]
 
-With names, one table of phases; without, the text of counts.md. Three sections are stepped through, and one;
+With names, one table of phases; without, the text of counts.md. A codec may be followed by /pre_rope. Three sections are stepped through, and one;
 half of the difference is a section. A phase is a function, apart from the loop in it that multiplies. "dots" are
 integer dot instructions, "fma" fused multiply-adds, "vector" others on vectors, loads and broadcasts included,
 "moves" vector copies and spills that the compiler added, "prefetch" and "other" the rest.
@@ -19,7 +19,7 @@ import hot_loops
 CODECS = ("bf16", "int8", "int4", "int3", "int2", "rot4", "rot3", "rot2")
 ROWS = ("2", "4", "8")
 SHOWN = ("avx512:rot4:2", "avx512:rot4:4", "avx512:rot4:8", "avx512:int4:4", "avx512:int8:4", "avx512:bf16:4",
-         "avx2:rot4:4")
+         "avx512:rot4/pre_rope:4", "avx512:int4/pre_rope:4", "avx2:rot4:4")
 PRODUCTS = {"avx512": (64, 16), "avx2": (16, 8)}  # of one dot instruction, of one fma
 KINDS = ("dots", "fma", "vector", "moves", "prefetch", "other")
 
@@ -104,13 +104,20 @@ def print_times(program, at, isa):
         print(f"| {isa} {codec} | " + " | ".join(cells) + " |")
 
 
+def processor():
+    """The processor's name, as Linux has it."""
+    with open("/proc/cpuinfo", encoding="utf-8") as lines:
+        return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "this machine")
+
+
 def print_document(program, at):
     isas = [isa for isa in PRODUCTS if subprocess.run([program, isa, "rot4", "2", "0"], check=False,
                                                       capture_output=True).returncode == 0]
     print("# One section of attention, counted and timed\n"
-          "Written by `update.sh`. A section is 64 tokens of one kv head at head_dim 128, in post_rope space. Times are "
-          "the best of thousands of calls over 16 pages in the\nsecond-level cache, one thread; *share* is the time that "
-          "the dots (fma for bf16) take at the measured peak. `section_counts.py --help` explains the kinds.\n")
+          "Written by `update.sh`. A section is 64 tokens of one kv head at head_dim 128, in post_rope space unless named. "
+          f"Times are the best of thousands of calls over 16 pages in the\nsecond-level cache, one thread of {processor()}; "
+          "*share* is the time that the dots (fma for bf16) take at the measured peak.\n`section_counts.py --help` "
+          "explains the kinds.\n")
     for isa in isas:
         print_times(program, at, isa)
         print()

@@ -6,6 +6,7 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
+#include "bench/cache_setup.h"
 #include "bench/memory.h"
 #include "bench/qwen3/error.h"
 #include "bench/qwen3/json_file.h"
@@ -47,15 +48,14 @@ void write_json(const GenerateOptions& options, const Row& row, const std::strin
 void generate(GenerateOptions options) {
   using Clock = std::chrono::steady_clock;
   const CodecPair pair = parse_codec_pair(options.codec);
-  options.common.cache.key_codec = pair.key;
-  options.common.cache.value_codec = pair.value;
   options.sampling.seed = options.common.seed;
   qwen3::Sampler sampler(options.sampling);
   const qwen3::Model model = qwen3::load_model(options.common.model);
   const std::vector<int32_t> prompt = model.tokenizer.encode(prompt_of(options));
   qwen3::ThreadPool pool(options.common.threads);
   qwen3::Decoder decoder(model, pool);
-  qwen3::Cache cache(qwen3::geometry_of(model), options.common.cache, pool);
+  const CacheSetup setup(options.common, decoder);
+  qwen3::Cache cache = setup.open(pair);
   qwen3::Session session(decoder, cache, prompt.size() + options.max_tokens);
 
   Row row;

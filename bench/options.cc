@@ -1,8 +1,13 @@
 #include "bench/options.h"
 
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
 #include <iostream>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <string_view>
 
 #include "bench/qwen3/error.h"
 #include "bench/qwen3/thread_pool.h"
@@ -25,11 +30,35 @@ std::string name_of(const std::map<std::string, Value>& names, Value value) {
   return "";
 }
 
+constexpr std::string_view kCalibrated = "calibrated";
+
+std::string mix_name(float budget) {
+  if (budget == CodecPair::kOnlyMix) return std::string(kCalibrated);
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%s@%.2f", kCalibrated.data(), static_cast<double>(budget));
+  return text.data();
+}
+
+CodecPair parse_mix(const std::string& text) {
+  CodecPair pair{QUIRE_CODEC_DEFAULT, QUIRE_CODEC_DEFAULT, CodecPair::kOnlyMix};
+  if (text == kCalibrated) return pair;
+  const std::string bits = text.substr(std::min(text.size(), kCalibrated.size() + 1));
+  char* end = nullptr;
+  pair.mix = std::strtof(bits.c_str(), &end);
+  if (text[kCalibrated.size()] == '@' && *end == '\0' && pair.mix > 0 && pair.mix <= 64) return pair;
+  throw qwen3::Error("\"" + text + "\" is no mix of a calibration; write calibrated or calibrated@BITS");
+}
+
 }  // namespace
 
-std::string CodecPair::name() const { return qwen3::codec_name(key) + "/" + qwen3::codec_name(value); }
+std::string CodecPair::name() const { return mix == kNoMix ? key_name() + "/" + value_name() : key_name(); }
+
+std::string CodecPair::key_name() const { return mix == kNoMix ? qwen3::codec_name(key) : mix_name(mix); }
+
+std::string CodecPair::value_name() const { return mix == kNoMix ? qwen3::codec_name(value) : mix_name(mix); }
 
 CodecPair parse_codec_pair(const std::string& text) {
+  if (text.starts_with(kCalibrated)) return parse_mix(text);
   const size_t slash = text.find('/');
   if (slash == std::string::npos) return {qwen3::parse_codec(text), qwen3::parse_codec(text)};
   return {qwen3::parse_codec(text.substr(0, slash)), qwen3::parse_codec(text.substr(slash + 1))};
@@ -43,6 +72,8 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
 
   app.add_option("--model", options->model, "Folder of a Qwen3, Qwen2 or Llama model, or a .gguf file")
       ->capture_default_str();
+  app.add_option("--calibration", options->calibration,
+                 "File of quire-calibrate for this model (default: what its weights say)");
   app.add_option("--json", options->json, "File to write the results to");
   app.add_option("--threads", options->threads, "Threads of decoder and cache")
       ->check(CLI::Range(1, 1024))
@@ -79,11 +110,18 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   app.add_option("--trace", cache.trace_path, "File for a Chrome trace of compute and I/O")->group(group);
 }
 
+quire_key_space parse_key_space(const std::string& name) {
+  const auto found = kKeySpaces.find(name);
+  if (found != kKeySpaces.end()) return found->second;
+  throw qwen3::Error("there is no key space \"" + name + "\"; choose from post_rope, pre_rope");
+}
+
 nlohmann::json to_json(const CommonOptions& options) {
   const qwen3::CacheOptions& cache = options.cache;
   return {{"model", options.model.filename().string()},
           {"threads", options.threads},
           {"seed", options.seed},
+          {"calibration", options.calibration.filename().string()},
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},
           {"io_engine", name_of(kIoEngines, cache.io_engine)},

@@ -14,24 +14,37 @@
 
 namespace quire::bench {
 
+// One codec for all keys and one for all values, or a mix of them that a calibration has chosen per layer.
 struct CodecPair {
+  static constexpr float kNoMix = 0;
+  static constexpr float kOnlyMix = -1;
+
   quire_codec key;
   quire_codec value;
-  std::string name() const;  // "rot4/rot3"
+  float mix = kNoMix;  // its budget in bits; then key and value do not count
+
+  std::string name() const;  // "rot4/rot3", "calibrated@3.25"
+  std::string key_name() const;
+  std::string value_name() const;
 };
-// "rot4/rot3", or "rot4" for both sides; throws qwen3::Error.
+// "rot4/rot3", "rot4" for both sides, "calibrated@3.25", or "calibrated" for the only mix there is; throws
+// qwen3::Error.
 CodecPair parse_codec_pair(const std::string& text);
 
 struct CommonOptions {
   std::filesystem::path model;
-  std::filesystem::path json;  // empty: none is written
-  qwen3::CacheOptions cache;   // its codecs are the program's to choose
+  std::filesystem::path json;         // empty: none is written
+  std::filesystem::path calibration;  // empty: what the model's weights say
+  qwen3::CacheOptions cache;          // its codecs are the program's to choose
   uint32_t threads;
   uint64_t seed = 0;
 };
 
 // Adds the options to `app`; they are stored in *options, which also holds the defaults.
 void add_common_options(CLI::App& app, CommonOptions* options);
+
+// "post_rope" or "pre_rope"; throws qwen3::Error.
+quire_key_space parse_key_space(const std::string& name);
 
 // The options as they stand in a JSON file.
 nlohmann::json to_json(const CommonOptions& options);

@@ -17,7 +17,7 @@ Row RealRun::run(Reference* reference, bool fill) const {
   reset_peak_rss();
   const uint64_t context = task.context();
   const std::vector<int32_t>& tokens = task.text.tokens;
-  qwen3::Cache cache(qwen3::geometry_of(decoder.model()), options.cache, decoder.pool());
+  qwen3::Cache cache = setup.open(codec);
   qwen3::Session session(decoder, cache, context + 1 + std::max<uint64_t>(task.decode, kQuestionTokens));
 
   qwen3::Perplexity perplexity;
@@ -34,7 +34,7 @@ Row RealRun::run(Reference* reference, bool fill) const {
   Row row;
   row.model = decoder.model().name;
   row.context = context;
-  row.codec = {options.cache.key_codec, options.cache.value_codec};
+  row.codec = codec;
   row.seed = options.seed;
   row.threads = options.threads;
   row.prefill_tok_s = static_cast<double>(context) / seconds;

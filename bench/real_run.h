@@ -4,6 +4,7 @@
 
 #include <functional>
 
+#include "bench/cache_setup.h"
 #include "bench/needles.h"
 #include "bench/options.h"
 #include "bench/qwen3/decoder.h"
@@ -30,7 +31,9 @@ struct Reference {
 
 struct RealRun {
   const Task& task;
-  CommonOptions options;  // its cache holds the codecs
+  const CommonOptions& options;
+  const CacheSetup& setup;
+  CodecPair codec;
   qwen3::Decoder& decoder;
   std::function<void(uint64_t tokens)> on_progress;  // tokens read so far
 

@@ -101,9 +101,12 @@ void set_divergence(const qwen3::Divergence& divergence, Row* row) {
 json to_json(const Row& row) {
   const quire_stats& stats = row.stats;
   return {{"model", row.model},
+          {"text", or_null(row.text)},
           {"context", row.context},
-          {"k_codec", qwen3::codec_name(row.codec.key)},
-          {"v_codec", qwen3::codec_name(row.codec.value)},
+          {"codec", row.codec.name()},
+          {"peer", nullptr},
+          {"k_codec", row.codec.key_name()},
+          {"v_codec", row.codec.value_name()},
           {"prefill_tok_s", or_null(row.prefill_tok_s)},
           {"decode_tok_s", or_null(decode_tok_s(row))},
           {"effective_bits", stats.effective_bits},

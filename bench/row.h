@@ -16,6 +16,7 @@ namespace quire::bench {
 
 struct Row {
   std::string model;
+  std::optional<std::string> text;  // the name of what was read
   uint64_t context = 0;
   CodecPair codec{};
   bool synthetic = false;

@@ -34,9 +34,7 @@ struct ScaleOptions {
   }
 };
 
-bool is_reference(const CodecPair& pair) {
-  return pair.key == kReferenceCodec.key && pair.value == kReferenceCodec.value;
-}
+bool is_reference(const CodecPair& pair) { return pair.name() == kReferenceCodec.name(); }
 
 CommonOptions with_codec(CommonOptions options, const CodecPair& pair) {
   options.cache.key_codec = pair.key;
@@ -90,6 +88,9 @@ std::vector<Row> scale_synthetic(const ScaleOptions& options) {
   std::vector<Row> rows;
   for (const uint64_t context : options.contexts) {
     for (const CodecPair& pair : pairs) {
+      if (pair.mix != CodecPair::kNoMix) {
+        throw qwen3::Error("\"" + pair.name() + "\" is for a model; with --fill synthetic name two codecs");
+      }
       progress.label(std::to_string(context) + " tokens, " + pair.name());
       const SyntheticRun run{options.shape,  context,
                              options.decode, with_codec(options.common, pair),
@@ -101,8 +102,8 @@ std::vector<Row> scale_synthetic(const ScaleOptions& options) {
 }
 
 // All codec pairs at one length; the reference runs first, also where it is not asked for.
-void scale_context(const ScaleOptions& options, const Task& task, qwen3::Decoder& decoder, Progress& progress,
-                   std::vector<Row>* rows) {
+void scale_context(const ScaleOptions& options, const CacheSetup& setup, const Task& task,
+                   qwen3::Decoder& decoder, Progress& progress, std::vector<Row>* rows) {
   std::vector<CodecPair> pairs = options.pairs();
   const bool reference_wanted = std::any_of(pairs.begin(), pairs.end(), is_reference);
   const auto label = [&](const CodecPair& pair) {
@@ -115,8 +116,8 @@ void scale_context(const ScaleOptions& options, const Task& task, qwen3::Decoder
   }
   Reference reference{{std::filesystem::temp_directory_path(), decoder.model().config.vocab_size}};
   label(kReferenceCodec);
-  const RealRun reference_run{reference_task, with_codec(options.common, kReferenceCodec), decoder,
-                              report_to(progress)};
+  const RealRun reference_run{reference_task,  options.common, setup,
+                              kReferenceCodec, decoder,        report_to(progress)};
   const Row reference_row = reference_run.run_reference(&reference);
   for (const CodecPair& pair : pairs) {
     if (is_reference(pair)) {
@@ -124,7 +125,7 @@ void scale_context(const ScaleOptions& options, const Task& task, qwen3::Decoder
       continue;
     }
     label(pair);
-    const RealRun run{task, with_codec(options.common, pair), decoder, report_to(progress)};
+    const RealRun run{task, options.common, setup, pair, decoder, report_to(progress)};
     finish_row(options, run.run_against(&reference), rows);
   }
 }
@@ -142,10 +143,11 @@ std::vector<Row> scale_text(const ScaleOptions& options) {
   }
   qwen3::ThreadPool pool(options.common.threads);
   qwen3::Decoder decoder(model, pool);
+  const CacheSetup setup(options.common, decoder);
   const bool extra = std::none_of(pairs.begin(), pairs.end(), is_reference);
   Progress progress(total_work(options, pairs.size() + (extra ? 1 : 0)));
   std::vector<Row> rows;
-  for (const Task& task : tasks) scale_context(options, task, decoder, progress, &rows);
+  for (const Task& task : tasks) scale_context(options, setup, task, decoder, progress, &rows);
   return rows;
 }
 

@@ -37,6 +37,8 @@ class Observer {
   virtual void on_hidden(uint32_t layer, std::span<const float> rows) = 0;
   // Queries and keys before rotation (normalised, where the family does), then values: [n][(H + 2 H_kv) * D].
   virtual void on_qkv(uint32_t layer, std::span<const float> rows) = 0;
+  // The same with queries and keys rotated; not called where the attention rotates.
+  virtual void on_rotated_qkv(uint32_t /*layer*/, std::span<const float> /*rows*/) {}
   // The attention block's output after its projection: [n][hidden].
   virtual void on_attention(uint32_t layer, std::span<const float> rows) = 0;
 };

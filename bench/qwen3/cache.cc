@@ -51,13 +51,13 @@ void run_loop(void* pool, uint32_t count, void (*function)(void*, uint32_t), voi
 
 std::vector<quire_layer_options> layer_options(const CacheGeometry& geometry) {
   std::vector<quire_layer_options> layers;
-  if (geometry.balance.empty()) return layers;
-  const size_t stride = size_t{geometry.kv_heads} * geometry.head_dim;
-  for (uint32_t layer = 0; layer < geometry.layers; ++layer) {
+  for (const LayerParams& params : geometry.params) {
     quire_layer_options& out = layers.emplace_back();
     quire_layer_options_init(&out);
-    out.layer = layer;
-    out.key_balance = geometry.balance.data() + layer * stride;
+    out.layer = static_cast<uint32_t>(layers.size() - 1);
+    out.key_codec = params.key_codec;
+    out.value_codec = params.value_codec;
+    out.key_balance = params.key_balance.empty() ? nullptr : params.key_balance.data();
   }
   return layers;
 }
@@ -71,8 +71,9 @@ CacheGeometry geometry_of(const Model& model) {
   CacheGeometry out{config.layers, config.query_heads, config.kv_heads, config.head_dim, {}};
   for (const LayerWeights& layer : model.weights.layers) {
     const std::vector<float> balance = balance_of(layer);
+    std::vector<float>& of_heads = out.params.emplace_back().key_balance;
     for (uint32_t head = 0; head < config.kv_heads; ++head) {
-      out.balance.insert(out.balance.end(), balance.begin(), balance.end());
+      of_heads.insert(of_heads.end(), balance.begin(), balance.end());
     }
   }
   return out;

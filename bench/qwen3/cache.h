@@ -27,13 +27,28 @@ struct CacheOptions {
   std::string trace_path;       // empty: no trace
 };
 
-// What a cache must know about a model. `balance` is [layers][kv_heads][head_dim] or empty.
+// The levels of one codec that has codebooks: one per code, ascending within -127..127.
+struct CodecLevels {
+  quire_codec codec;
+  std::vector<int8_t> levels;
+};
+
+// What a cache may know about one layer; quire.h has the meanings. Everything may be empty.
+struct LayerParams {
+  quire_codec key_codec = QUIRE_CODEC_DEFAULT;  // the cache's
+  quire_codec value_codec = QUIRE_CODEC_DEFAULT;
+  std::vector<float> key_balance;       // [kv_heads][head_dim]
+  std::vector<CodecLevels> key_levels;  // of any number of codecs
+  std::vector<CodecLevels> value_levels;
+};
+
+// What a cache must know about a model.
 struct CacheGeometry {
   uint32_t layers;
   uint32_t query_heads;
   uint32_t kv_heads;
   uint32_t head_dim;
-  std::vector<float> balance;
+  std::vector<LayerParams> params;  // [layers], or empty
 };
 
 // With the balance that the q_norm and k_norm weights call for: s = sqrt(pair rms of q_norm / pair rms of

@@ -101,7 +101,9 @@ void Decoder::project_qkv(uint32_t layer, const Pass& pass, Workspace& space, Ob
   if (model_.config.family.qkv_bias) add_bias(weights.qkv_bias, space.qkv);
   if (model_.config.family.head_norms) norm_heads(weights, pass_tokens(pass), space);
   if (observer != nullptr) observer->on_qkv(layer, space.qkv);
-  if (pass.rope != nullptr) rotate_heads(pass_tokens(pass), space);
+  if (pass.rope == nullptr) return;
+  rotate_heads(pass_tokens(pass), space);
+  if (observer != nullptr) observer->on_rotated_qkv(layer, space.qkv);
 }
 
 void Decoder::append(uint32_t layer, const Pass& pass, Attention& attention, const Workspace& space) const {

@@ -40,22 +40,35 @@ int open_nameless(const std::filesystem::path& folder) {
 }  // namespace
 
 void Perplexity::add(std::span<const float> logits, int32_t token) {
-  sum_ += negative_log_likelihood(logits, token);
+  add(negative_log_likelihood(logits, token));
+}
+
+void Perplexity::add(double negative_log_likelihood) {
+  sum_ += negative_log_likelihood;
   ++tokens_;
 }
 
 double Perplexity::value() const { return std::exp(sum_ / static_cast<double>(tokens_)); }
 
-void Divergence::add(std::span<const float> reference, std::span<const float> logits) {
+TokenDivergence divergence(std::span<const float> reference, std::span<const float> logits) {
   const double reference_sum = log_sum(reference);
   const double sum = log_sum(logits);
-  double divergence = 0;
+  double value = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
     const double log_p = reference[i] - reference_sum;
-    divergence += std::exp(log_p) * (log_p - (logits[i] - sum));
+    value += std::exp(log_p) * (log_p - (logits[i] - sum));
   }
-  values_.push_back(std::max(0.0, divergence));  // rounding may leave equal rows below zero
-  same_ += argmax(reference) == argmax(logits) ? 1 : 0;
+  // Rounding may leave equal rows below zero.
+  return {std::max(0.0, value), argmax(reference) == argmax(logits)};
+}
+
+void Divergence::add(std::span<const float> reference, std::span<const float> logits) {
+  add(divergence(reference, logits));
+}
+
+void Divergence::add(const TokenDivergence& token) {
+  values_.push_back(token.value);
+  same_ += token.same_top1 ? 1 : 0;
 }
 
 double Divergence::mean() const {
@@ -90,12 +103,20 @@ void LogitsFile::append(std::span<const float> row) {
 }
 
 std::span<const float> LogitsFile::row(uint64_t index) {
-  const std::span<float> row = row_;
-  const auto offset = static_cast<off_t>(index * row.size_bytes());
-  if (pread(fd_, row.data(), row.size_bytes(), offset) != static_cast<ssize_t>(row.size_bytes())) {
-    throw Error("the reference's logits cannot be read back: " + std::generic_category().message(errno));
+  read(index, row_);
+  return row_;
+}
+
+void LogitsFile::read(uint64_t first, std::span<float> rows) const {
+  auto bytes = std::as_writable_bytes(rows);
+  for (uint64_t offset = first * row_.size() * sizeof(float); !bytes.empty();) {
+    const ssize_t n = pread(fd_, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (n <= 0) {
+      throw Error("the reference's logits cannot be read back: " + std::generic_category().message(errno));
+    }
+    bytes = bytes.subspan(static_cast<size_t>(n));
+    offset += static_cast<uint64_t>(n);
   }
-  return row;
 }
 
 }  // namespace quire::qwen3

@@ -13,6 +13,7 @@ namespace quire::qwen3 {
 class Perplexity {
  public:
   void add(std::span<const float> logits, int32_t token);
+  void add(double negative_log_likelihood);
   uint64_t tokens() const { return tokens_; }
   double value() const;  // exp of the mean negative log likelihood
 
@@ -21,10 +22,18 @@ class Perplexity {
   uint64_t tokens_ = 0;
 };
 
-// Of one distribution from another, per token, natural logarithm.
+// Of one token's distribution from another, natural logarithm.
+struct TokenDivergence {
+  double value = 0;
+  bool same_top1 = true;
+};
+TokenDivergence divergence(std::span<const float> reference, std::span<const float> logits);
+
+// The same over many tokens.
 class Divergence {
  public:
   void add(std::span<const float> reference, std::span<const float> logits);
+  void add(const TokenDivergence& token);
   double mean() const;
   double p999() const;       // the 99.9 % quantile: the value of rank ceil(0.999 n)
   double same_top1() const;  // share of tokens whose most likely successor is the same
@@ -46,6 +55,8 @@ class LogitsFile {
   void append(std::span<const float> row);
   // Valid until the next call.
   std::span<const float> row(uint64_t index);
+  // Whole rows from `first` on.
+  void read(uint64_t first, std::span<float> rows) const;
 
  private:
   int fd_;

@@ -169,7 +169,8 @@ const Rope* Session::decoder_rope() const {
   return cache_->options().key_space == QUIRE_POST_ROPE ? &rope_ : nullptr;
 }
 
-std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows) {
+std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows,
+                                     Observer* observer) {
   const uint64_t first = tokens_.size();
   if (chunk.size() > longest_ - first) {
     throw Error("the text grows beyond the " + std::to_string(longest_) + " tokens it was announced with");
@@ -178,7 +179,8 @@ std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t lo
   const ProductRows whole{count, 0, count};
   Step step(*this, first, count);
   StepAttention attention(*this, step, first);
-  const auto logits = decoder_->forward({chunk, first, {&whole, 1}, decoder_rope()}, attention, logit_rows);
+  const auto logits =
+      decoder_->forward({chunk, first, {&whole, 1}, decoder_rope()}, attention, logit_rows, observer);
   step.end();
   tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
   chunk_ends_.push_back(tokens_.size());

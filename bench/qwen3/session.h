@@ -31,7 +31,8 @@ class Session {
 
   // Reads one chunk of 1 to chunk_tokens tokens. Returns the logits of its last `logit_rows` tokens,
   // [logit_rows][vocab], valid until the decoder's next pass. After an Error the tokens are as before.
-  std::span<const float> read(std::span<const int32_t> chunk, uint32_t logit_rows);
+  std::span<const float> read(std::span<const int32_t> chunk, uint32_t logit_rows,
+                              Observer* observer = nullptr);
 
   // Tokens whose keys and values were computed again, summed over layers.
   uint64_t recomputed_tokens() const { return recomputed_; }

@@ -80,6 +80,58 @@ class Programs(unittest.TestCase):
         self.assertLess(rows[0]["kld_mean"], rows[1]["kld_mean"])
         self.assertGreater(rows[1]["page_bits"], 3)
 
+    def test_frontier_measures_lengths(self):
+        rows = self.rows("ppl", "--text", TEXT, "--frontier", "--contexts", "128,256", "--frontier-tokens", 512,
+                         "--codecs", "rot4/rot3,int2")
+        self.assertEqual([(row["context"], row["codec"]) for row in rows],
+                         [(128, "rot4/rot3"), (128, "int2/int2"), (256, "rot4/rot3"), (256, "int2/int2")])
+        self.assertEqual({(row["text"], row["peer"], row["model"]) for row in rows},
+                         {("text_end.txt", None, "qwen3-tiny")})
+
+    def test_calibrate_writes_what_the_others_read(self):
+        path = self.folder / "tiny.calibration"
+        output = self.run_program("calibrate", "--text", TEXT, "--tokens", 1024, "--window", 512, "--out", path,
+                                  "--context", 512, "--budget", "2.8,3.3", "--candidates", "rot2,rot3,rot4")
+        self.assertIn("calibrated@2.80: ", output)
+        rows = self.rows("ppl", "--text", TEXT, "--calibration", path, "--codecs", "rot3,calibrated@3.3,calibrated@2.8",
+                         "--window", 512, "--windows", 1)
+        uniform, larger, smaller = rows
+        self.assertEqual(larger["codec"], "calibrated@3.30")
+        self.assertLess(larger["kld_mean"], uniform["kld_mean"])
+        self.assertLess(smaller["page_bits"], 2.8)
+        row, = self.rows("scale", "--text", TEXT, "--contexts", 512, "--calibration", path, "--codecs",
+                         "calibrated@2.8", "--needles", 0, "--decode", 1)
+        self.assertEqual((row["k_codec"], row["v_codec"]), ("calibrated@2.80", "calibrated@2.80"))
+        self.assertNotEqual(self.run_program("generate", "-p", "In the", "-n", 3, "--codec", "calibrated@2.8",
+                                             "--calibration", path), "")
+        self.fault("choose from calibrated@2.80, calibrated@3.30", "ppl", "--text", TEXT, "--calibration", path,
+                   "--codecs", "calibrated")
+        path.write_bytes(path.read_bytes()[:-1])
+        self.fault("truncated", "ppl", "--text", TEXT, "--calibration", path)
+
+    def test_inspect_shows_every_head(self):
+        path = self.folder / "heads.json"
+        output = self.run_program("inspect", "--text", TEXT, "--window", 256, "--codecs", "int4,rot4,rot2", "--json",
+                                  path)
+        self.assertEqual(len([line for line in output.splitlines() if " keys " in line]), 8)
+        content = json.loads(path.read_text())
+        self.assertEqual([(head["layer"], head["head"]) for head in content["heads"]],
+                         [(layer, head) for layer in range(4) for head in range(2)])
+        for head in content["heads"]:
+            self.assertGreater(head["keys"]["spread"], 3)  # the model's keys were made with outlier channels
+            self.assertEqual(len(head["keys"]["rms"]), 128)
+            for side in ("keys", "values"):
+                error = head[side]["output_error"]
+                self.assertTrue(0 < error["rot4"] < error["rot2"] < 1)
+        for layer in content["layers"]:
+            self.assertTrue(0 < layer["kld_values"] < layer["kld_keys"] < 0.1)
+        page = self.folder / "heads.html"
+        script = Path(__file__).parents[2] / "bench/inspect_report.py"
+        subprocess.run([sys.executable, "-B", script, path, page], check=True, timeout=120)
+        self.assertIn("<svg", page.read_text())
+        bad = subprocess.run([sys.executable, "-B", script, TEXT, page], capture_output=True, text=True, check=False)
+        self.assertEqual((bad.returncode, bad.stderr.count("\n")), (2, 1))
+
     def test_generate_writes_the_same_text_for_a_seed(self):
         prompt = "And the LORD said unto Moses,"
         greedy = self.run_program("generate", "-p", prompt, "-n", 12)
@@ -109,7 +161,7 @@ class Programs(unittest.TestCase):
             self.fault(f"{name}{expected}", "generate", "--model", self.folder / name, "-p", "a")
 
     def test_help_exits_with_0(self):
-        for program in ("scale", "ppl", "generate"):
+        for program in ("scale", "ppl", "generate", "calibrate", "inspect"):
             self.assertIn("--json", self.run_program(program, "--help"))
 
     def fault(self, expected, program, *options, text=""):
@@ -162,6 +214,14 @@ class Programs(unittest.TestCase):
             ("no shape \"x\"", "scale", "--fill", "synthetic", "--shape", "x"),
             ("lower --window", "ppl", "--text", TEXT, "--window", 100000),
             ("--skip 9", "ppl", "--text", TEXT, "--window", 8, "--skip", 9),
+            ("--calibration", "ppl", "--text", TEXT, "--codecs", "calibrated"),
+            ("no mix", "ppl", "--text", TEXT, "--codecs", "calibrated@x"),
+            ("is no calibration", "ppl", "--text", TEXT, "--calibration", TEXT),
+            ("cannot write /none/x", "calibrate", "--text", TEXT, "--out", "/none/x"),
+            ("lower --window", "calibrate", "--text", TEXT, "--out", "/dev/null", "--tokens", 100),
+            ("for a model", "scale", "--fill", "synthetic", "--shape", "tiny", "--codecs", "calibrated"),
+            ("name a pair", "inspect", "--text", TEXT, "--alone", "calibrated"),
+            ("cannot write /none/x", "inspect", "--text", TEXT, "--json", "/none/x"),
             ("the prompt is empty", "generate", "-p", ""),
             ("1048576 positions", "generate", "-p", "a", "-n", 2000000),
             ("top_p", "generate", "-p", "a", "--temperature", 1, "--top-p", 2),

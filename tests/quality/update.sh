@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Writes the baselines of tests/quality anew from this machine's runs (margins stay) and shows what changed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+case ${1-} in
+  "") ;;
+  --help|-h) sed -n '2s/^# //p' "${BASH_SOURCE[0]}"; exit 0 ;;
+  *) echo "tests/quality/update.sh: unknown option '$1'; it takes none" >&2; exit 2 ;;
+esac
+
+# Every codec for both sides, and pairs that are recommended.
+codecs=int8,int4,int3,int2,rot4,rot4/rot3,rot3,rot3/rot2,rot2
+real_codecs=int8,rot4,rot3,rot3/rot2
+
+bash .ci/packages build bench
+mkdir -p build/logs
+echo "== building (log: build/logs/quality.log)"
+{
+  cmake --preset release
+  cmake --build --preset release --parallel "$(nproc)" --target quire-ppl
+} >build/logs/quality.log 2>&1 || { tail -n 40 build/logs/quality.log >&2; exit 1; }
+ppl=build/release/bench/quire-ppl
+tiny=tests/models/qwen3-tiny
+"$ppl" --model "$tiny" --text "$tiny/text_end.txt" --codecs "$codecs" --windows 2 --baseline tests/quality/baseline.json
+if real=$(bench/smollm2.sh); then
+  "$ppl" --model "$real" --codecs "$real_codecs" --windows 2 --baseline tests/quality/smollm2.json
+else
+  echo "tests/quality/smollm2.json stays as it is"
+fi
+git --no-pager diff --stat --patch --unified=0 -- tests/quality

@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Quality per bit: every pair of codecs that matters, calibrated mixes and peers, on two models at three lengths.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+usage: bench/frontier.sh [--out DIR] [--model DIR_OR_FILE]... [--contexts LIST] [--budgets LIST] [--peers FILE]...
+                         [-- OPTIONS OF quire-ppl]
+
+Builds Release in build/release. For each model: calibrates on the beginning of the King James text, searches widths for
+every budget, then measures all pairs and mixes on the last 8192 tokens of the text at each length. Leaves
+DIR/frontier.json (all rows; peers' rows from --peers among them) and DIR/frontier.html. Models: by default the tiny
+Qwen3 of the repository. A part that DIR/parts already holds is not measured again: delete it to do so.
+
+  --contexts LIST   512,2048,8192 by default
+  --budgets LIST    page bits of mixes; none: no mixes. By default those of the goals
+  --peers FILE      rows of others with the same keys, to be shown beside; any number of times
+END
+}
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+out=$root/build/frontier
+contexts=512,2048,8192
+budgets=2.2,2.3,2.7,2.8,3.2,3.3,3.8,4.2,4.3,8.5
+models=() peers=()
+while [[ $# -gt 0 ]]; do
+  case $1 in
+    --help|-h) usage; exit 0 ;;
+    --) shift; break ;;
+    --out|--model|--contexts|--budgets|--peers)
+      [[ $# -ge 2 ]] || { echo "bench/frontier.sh: $1 needs a value; see bench/frontier.sh --help" >&2; exit 2; }
+      case $1 in
+        --out) out=$(realpath --canonicalize-missing "$2") ;;
+        --model) models+=("$(realpath "$2")") ;;
+        --contexts) contexts=$2 ;;
+        --budgets) budgets=$2 ;;
+        --peers) peers+=("$(realpath "$2")") ;;
+      esac
+      shift 2 ;;
+    *) echo "bench/frontier.sh: unknown option '$1'; see bench/frontier.sh --help" >&2; exit 2 ;;
+  esac
+done
+cd "$root"
+[[ ${#models[@]} -gt 0 ]] || models=("$root/tests/models/qwen3-tiny")
+
+bash .ci/packages build bench
+mkdir -p build "$out/parts"
+echo "== building (log: build/release.log)"
+{
+  cmake --preset release
+  cmake --build --preset release --parallel "$(nproc)" --target quire-ppl quire-calibrate
+} >build/release.log 2>&1 || { tail -n 40 build/release.log >&2; exit 1; }
+
+parts=()
+for model in "${models[@]}"; do
+  name=$(basename "$model")
+  calibration=$out/parts/$name.calibration
+  mixes=()
+  if [[ ! -e $calibration ]]; then
+    echo "== $name: calibrating"
+    search=()
+    [[ $budgets == none ]] || search=(--budget "$budgets")
+    build/release/bench/quire-calibrate --model "$model" --out "$calibration.new" "${search[@]}" |
+      tee "$out/parts/$name.calibration.txt"
+    mv "$calibration.new" "$calibration"
+  fi
+  if [[ $budgets != none ]]; then
+    for budget in ${budgets//,/ }; do mixes+=(--mixes "$budget"); done
+  fi
+  for context in ${contexts//,/ }; do
+    part=$out/parts/$name-$context.json
+    parts+=("$part")
+    [[ ! -e $part ]] || continue
+    echo "== $name at $context tokens"
+    build/release/bench/quire-ppl --frontier --contexts "$context" --model "$model" --calibration "$calibration" \
+      "${mixes[@]}" --json "$part.new" "$@"
+    mv "$part.new" "$part"
+  done
+done
+
+echo "== all of it"
+/usr/bin/python3 -B bench/frontier.py --out "$out" "${parts[@]}" "${peers[@]}"
+echo "report: $out/frontier.html"
+echo "rows:   $out/frontier.json"

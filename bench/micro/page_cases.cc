@@ -65,12 +65,12 @@ SectionRef encode_section(const Kernels& kernels, const FoldedHeads& heads, cons
 // appended), encoding and the checksum. scratch: keys and values of a section.
 uint64_t seal_section(const Kernels& kernels, const FoldedHeads& heads, const float* keys,
                       const float* values, uint8_t* section, std::vector<float>* scratch) {
-  const auto [tokens, dim] = heads.kind.shape;
-  const size_t count = size_t{tokens} * dim;
+  const SectionShape shape = heads.kind.shape;
+  const size_t count = size_t{shape.tokens} * shape.dim;
   const auto rotated = [&](CodecId codec, const float* rows, float* copy) {
     if (find_codec(codec)->space != CodecSpace::kRotated) return rows;
     std::memcpy(copy, rows, count * sizeof(float));
-    kernels.rotate(copy, tokens, dim, nullptr);
+    kernels.rotate(copy, shape.tokens, shape.dim, nullptr);
     return static_cast<const float*>(copy);
   };
   keys = rotated(heads.kind.key_codec, keys, scratch->data());

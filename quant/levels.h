@@ -46,4 +46,13 @@ constexpr LevelTable level_table(uint32_t bits) {
   return {kRot2Levels, kRot2Thresholds, kRot2Unit};
 }
 
+// The scale of a token of this energy (the sum of its squared residuals), whose levels have these products
+// with it (above 0) and these squares: FORMATS.md, "Rotated codecs", says why it is not the one of least
+// squares.
+constexpr float rotated_scale(float energy, float products, float squares) {
+  const float unbiased = energy / products;
+  const float most = 2.0F * (products / squares);
+  return unbiased < most ? unbiased : most;
+}
+
 }  // namespace quire

@@ -83,20 +83,23 @@ struct Residuals {
   }
 };
 
-// The steps of all tokens' scales from `first` on, kNoStep where one is negligible. Every pass goes over all
-// tokens: what a token's next pass needs is known only some 100 cycles after its last one.
+// Codes all tokens from `first` on, into rows of `codes`, and finds the steps of their scales, kNoStep where
+// one is negligible. Every pass goes over all tokens: what a token's next pass needs is known only some 100
+// cycles after its last one.
 template <uint32_t kBits>
-void token_steps(const Residuals& r, uint32_t tokens, uint32_t first, const LevelFloats& table, int* steps) {
-  alignas(64) float estimates[kMaxTokens] = {};
+void code_tokens(const Residuals& r, uint32_t tokens, uint32_t first, const LevelFloats& table,
+                 uint8_t* codes, int* steps) {
+  alignas(64) float energies[kMaxTokens] = {};
+  alignas(64) float estimates[kMaxTokens];
   alignas(64) float inverses[kMaxTokens];
   for (uint32_t t = first; t < tokens; ++t) {
     Floats squares = r.at(t, 0) * r.at(t, 0);
     for (uint32_t c = kLanes; c < r.dim; c += kLanes) squares = squares + r.at(t, c) * r.at(t, c);
-    estimates[t] = sum16(squares);
+    energies[t] = sum16(squares);
   }
   const Floats share = splat(1.0F / static_cast<float>(r.dim));
   for (uint32_t t = 0; t < tokens; t += kLanes) {
-    const Floats estimate = sqrt(load(estimates + t) * share) / splat(level_table(kBits).unit);
+    const Floats estimate = sqrt(load(energies + t) * share) / splat(level_table(kBits).unit);
     store(estimate, estimates + t);
     store(splat(1.0F) / estimate, inverses + t);
   }
@@ -108,12 +111,14 @@ void token_steps(const Residuals& r, uint32_t tokens, uint32_t first, const Leve
     Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
     for (uint32_t c = 0; c < r.dim; c += kLanes) {
       const Floats residual = r.at(t, c);
-      const Floats level = lookup(table.levels, quantise<kBits>(residual * inverse, table));
+      const auto code = quantise<kBits>(residual * inverse, table);
+      store_u8(code, codes + size_t{t} * r.dim + c);
+      const Floats level = lookup(table.levels, code);
       const Floats product = residual * level;
       products = c == 0 ? product : products + product;
       level_squares = level_squares + level * level;
     }
-    steps[t] = round_step(sum16(products) / sum16(level_squares));
+    steps[t] = round_step(rotated_scale(energies[t], sum16(products), sum16(level_squares)));
   }
 }
 
@@ -136,14 +141,9 @@ void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t firs
     mean_at = encode_mean(x, shape, first, power_of_two(-exponent), meta + shape.tokens, mean);
   }
   const Residuals r{x, mean, splat(power_of_two(-exponent)), shape.dim};
-  token_steps<kBits>(r, shape.tokens, first, table, steps);
+  code_tokens<kBits>(r, shape.tokens, first, table, code_rows, steps);
   for (uint32_t t = first; t < shape.tokens; ++t) {
-    if (steps[t] == kNoStep) continue;
-    if (steps[t] > largest) largest = steps[t];
-    const Floats inverse = splat(1.0F / step_value(steps[t]));
-    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      store_u8(quantise<kBits>(r.at(t, c) * inverse, table), code_rows + size_t{t} * shape.dim + c);
-    }
+    if (steps[t] != kNoStep && steps[t] > largest) largest = steps[t];
   }
   if (largest == kNoStep) largest = 0;
   for (uint32_t t = first; t < shape.tokens; ++t) {

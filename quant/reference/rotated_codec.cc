@@ -85,27 +85,34 @@ Row residual_of(const float* row, uint32_t dim, float down, const SectionMean& m
   return residual;
 }
 
-struct TokenStep {
-  bool negligible;
-  int step;
+struct CodedToken {
+  bool negligible = true;
+  int step = 0;
+  std::array<uint8_t, kMaxDim> codes{};
 };
 
-// The least-squares scale against the codes that a Gaussian of the row's rms would get.
-TokenStep token_step(const LevelTable& table, const Row& residual, uint32_t dim) {
+// The codes that a Gaussian of the row's rms would get, and the scale that makes their levels as long as the
+// row, seen from the row.
+CodedToken code_token(const LevelTable& table, const Row& residual, uint32_t dim) {
+  CodedToken token;
   Row terms{};
   for (uint32_t channel = 0; channel < dim; ++channel) terms[channel] = residual[channel] * residual[channel];
-  const float rms = std::sqrt(sum16(terms, dim) * (1.0F / static_cast<float>(dim)));
-  const float scale = rms / table.unit;
-  if (scale < kNegligible) return {true, 0};
+  const float energy = sum16(terms, dim);
+  const float scale = std::sqrt(energy * (1.0F / static_cast<float>(dim))) / table.unit;
+  if (scale < kNegligible) return token;
 
   const float inverse = 1.0F / scale;
   int32_t squares = 0;
   for (uint32_t channel = 0; channel < dim; ++channel) {
-    const int level{table.levels[quantise(table, residual[channel], inverse)]};
+    const uint32_t code = quantise(table, residual[channel], inverse);
+    const int level{table.levels[code]};
+    token.codes[channel] = static_cast<uint8_t>(code);
     terms[channel] = residual[channel] * static_cast<float>(level);
     squares += level * level;
   }
-  return {false, round_step(sum16(terms, dim) / static_cast<float>(squares))};
+  token.negligible = false;
+  token.step = round_step(rotated_scale(energy, sum16(terms, dim), static_cast<float>(squares)));
+  return token;
 }
 
 uint32_t pack_param(int scale_step, int mean_step, int exponent) {
@@ -123,14 +130,14 @@ uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, c
   const float down = power_of_two(-exponent);
   const SectionMean mean = section_mean(shape, x, first, down);
 
-  std::array<TokenStep, kMaxTokens> steps{};
+  std::array<CodedToken, kMaxTokens> tokens{};
   int largest_step = 0;
   bool any = false;
   for (uint32_t token = first; token < shape.tokens; ++token) {
-    steps[token] =
-        token_step(table, residual_of(x + size_t{token} * shape.dim, shape.dim, down, mean), shape.dim);
-    if (steps[token].negligible) continue;
-    largest_step = any ? std::max(largest_step, steps[token].step) : steps[token].step;
+    tokens[token] =
+        code_token(table, residual_of(x + size_t{token} * shape.dim, shape.dim, down, mean), shape.dim);
+    if (tokens[token].negligible) continue;
+    largest_step = any ? std::max(largest_step, tokens[token].step) : tokens[token].step;
     any = true;
   }
 
@@ -140,13 +147,11 @@ uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, c
     mean_codes[channel] = static_cast<uint8_t>(mean.codes[channel]);
   }
   for (uint32_t token = first; token < shape.tokens; ++token) {
-    const int scale_code = steps[token].step - largest_step + kLastScaleCode;
-    if (steps[token].negligible || scale_code < 1) continue;
+    const int scale_code = tokens[token].step - largest_step + kLastScaleCode;
+    if (tokens[token].negligible || scale_code < 1) continue;
     scale_codes[token] = static_cast<uint8_t>(scale_code);
-    const float inverse = 1.0F / step_value(steps[token].step);
-    const Row residual = residual_of(x + size_t{token} * shape.dim, shape.dim, down, mean);
     for (uint32_t channel = 0; channel < shape.dim; ++channel) {
-      put_code(codes, side, shape, codec.bits, token, channel, quantise(table, residual[channel], inverse));
+      put_code(codes, side, shape, codec.bits, token, channel, tokens[token].codes[channel]);
     }
   }
   return pack_param(largest_step, mean.step, exponent);

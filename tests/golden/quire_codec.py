@@ -322,15 +322,17 @@ def mean_codes(valid: Rows, head_dim: int) -> tuple[int, list[int]]:
     return m, [clamp(rne(f32(mean / step(m))), -127, 127) for mean in means]
 
 
-def token_step(codec: Codec, residual: list[float]) -> int | None:
-    """The token's step, None where its residual is too small for one."""
+def code_token(codec: Codec, residual: list[float]) -> tuple[list[int], int] | None:
+    """The token's codes and step, None where its residual is too small for them."""
     q = sum16([f32(r * r) for r in residual])
     s0 = f32(f32(math.sqrt(f32(q * f32(1 / len(residual))))) / codec.unit)
     if s0 < 2.0**-60:
         return None
-    levels = [codec.levels[i] for i in quantise(codec, residual, f32(1 / s0))]
-    s1 = f32(sum16([f32(r * level) for r, level in zip(residual, levels)]) / sum(level * level for level in levels))
-    return round_step(s1)
+    codes = quantise(codec, residual, f32(1 / s0))
+    levels = [codec.levels[i] for i in codes]
+    a = sum16([f32(r * level) for r, level in zip(residual, levels)])
+    b = sum(level * level for level in levels)
+    return codes, round_step(min(f32(q / a), f32(2 * f32(a / b))))
 
 
 def encode_rotated(codec: Codec, side: Side, x: Rows, first: int) -> Encoded:
@@ -339,14 +341,14 @@ def encode_rotated(codec: Codec, side: Side, x: Rows, first: int) -> Encoded:
     m, mean_code = mean_codes(valid, len(x[0]))
     mean = [f32(code * step(m)) for code in mean_code]
     residuals = [[f32(v - offset) for v, offset in zip(row, mean)] for row in valid]
-    steps = [token_step(codec, residual) for residual in residuals]
-    largest = max((s for s in steps if s is not None), default=0)
+    tokens = [code_token(codec, residual) for residual in residuals]
+    largest = max((token[1] for token in tokens if token), default=0)
 
-    scale_codes = [0] * first + [0 if s is None else max(s - largest + 255, 0) for s in steps]
+    scale_codes = [0] * len(x)
     codes = [[0] * len(x[0]) for _ in x]
-    for t, residual in enumerate(residuals, first):
-        if scale_codes[t]:
-            codes[t] = quantise(codec, residual, f32(1 / step(largest + scale_codes[t] - 255)))
+    for t, token in enumerate(tokens, first):
+        if token and token[1] - largest + 255 > 0:
+            codes[t], scale_codes[t] = token[0], token[1] - largest + 255
     meta = bytes(scale_codes) + struct.pack(f"<{len(mean_code)}b", *mean_code)
     param = (largest + 16 * exponent) % 2**16 + (m + 16 * exponent) % 2**16 * 2**16
     return Encoded(pack_codes(codes, codec.bits, side), meta, param)

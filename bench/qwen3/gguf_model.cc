@@ -64,6 +64,10 @@ class GgufSource : public WeightSource {
     return out;
   }
 
+  void check_matrix(const std::string& tensor, uint32_t rows, uint32_t cols) const override {
+    (void)find(tensor, {rows, cols});
+  }
+
   void read_matrix(const std::string& tensor, uint32_t rows, uint32_t cols,
                    std::span<uint16_t> out) const override {
     const GgufTensor& found = find(tensor, {rows, cols});

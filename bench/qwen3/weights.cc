@@ -14,6 +14,10 @@ class SafetensorsSource : public WeightSource {
     return to_f32(files_.find(tensor, {size}));
   }
 
+  void check_matrix(const std::string& tensor, uint32_t rows, uint32_t cols) const override {
+    (void)files_.find(tensor, {rows, cols});
+  }
+
   void read_matrix(const std::string& tensor, uint32_t rows, uint32_t cols,
                    std::span<uint16_t> out) const override {
     const TensorView& view = files_.find(tensor, {rows, cols});
@@ -34,7 +38,10 @@ struct Part {
 Matrix load_matrix(const WeightSource& source, std::initializer_list<Part> parts, uint32_t cols) {
   Matrix matrix;
   matrix.cols = cols;
-  for (const Part& part : parts) matrix.rows += part.rows;
+  for (const Part& part : parts) {
+    source.check_matrix(part.name, part.rows, cols);
+    matrix.rows += part.rows;
+  }
   matrix.values.resize(size_t{matrix.rows} * cols);
   std::span<uint16_t> rest = matrix.values;
   for (const Part& part : parts) {

@@ -38,6 +38,8 @@ class WeightSource {
  public:
   virtual ~WeightSource() = default;
   virtual std::vector<float> read_vector(const std::string& tensor, uint32_t size) const = 0;
+  // That it is there and has this shape, before memory is taken for it.
+  virtual void check_matrix(const std::string& tensor, uint32_t rows, uint32_t cols) const = 0;
   // out [rows][cols], bf16.
   virtual void read_matrix(const std::string& tensor, uint32_t rows, uint32_t cols,
                            std::span<uint16_t> out) const = 0;

@@ -187,7 +187,11 @@ std::string damaged(const std::string& from, const std::string& to) {
 
 TEST(GgufModelTest, FaultsOfTheFileAreNamed) {
   const std::string blocks = std::string("llama.block_count") + std::string("\4\0\0\0", 4);  // and a uint32
+  const std::string inner = std::string("llama.feed_forward_length") + std::string("\4\0\0\0", 4);
   const std::vector<std::pair<std::string, std::string>> faults{
+      // Seven gigabytes, had they been asked for first.
+      {damaged(inner + std::string("\0\1", 2), inner + std::string("\0\0\0\1", 4)),
+       "asks for [16777216, 96]"},
       {damaged("token_embd", "token_emb_"), "lacks tensor token_embd.weight"},
       {damaged("blk.1.ffn_up", "blk.1.ffn_xx"), "lacks tensor blk.1.ffn_up.weight"},
       {damaged(blocks + "\2", blocks + "\1"),

@@ -114,6 +114,9 @@ TEST(SafetensorsTest, AModelThatDoesNotFitItsConfigIsNamed) {
   config.intermediate_size = 641;
   EXPECT_NE(error_of([&] { (void)load_weights(files, config); }).find("asks for [641, 256]"),
             std::string::npos);
+  config.intermediate_size = kMaxModelSize;  // refused before memory is asked for
+  EXPECT_NE(error_of([&] { (void)load_weights(files, config); }).find("asks for [16777216, 256]"),
+            std::string::npos);
   config = read_config(tiny_model());
   config.layers = 5;
   EXPECT_NE(error_of([&] { (void)load_weights(files, config); }).find("lacks tensor model.layers.4"),

@@ -32,7 +32,8 @@ quietly() {
 }
 
 sources() {
-  find "$@" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.hpp' -o -name '*.cpp' \)
+  find "$@" -type f \( -name '*.h' -o -name '*.c' -o -name '*.cc' -o -name '*.hpp' -o -name '*.cpp' \
+    -o -name '*.cu' -o -name '*.cuh' \)
 }
 
 check_format() {
@@ -44,7 +45,7 @@ check_format() {
 
 # The library's translation units, through the compile database of a preset.
 check_tidy() {
-  sources quant kvcache offload bindings | grep '\.cc$' | grep -v -e /neon.cc -e /no_x86.cc |
+  sources quant kvcache offload bindings | grep '\.cc$' | grep -v -e /neon.cc -e /no_x86.cc -e /cuda/ |
     quietly clang-tidy.log xargs --max-procs="$jobs" --max-args=1 clang-tidy --quiet -p "build/$1"
 }
 

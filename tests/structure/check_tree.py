@@ -26,7 +26,7 @@ KERNEL_BENCHMARKS = ("bench/micro/", "bench/peers/")
 # Files that stand on public headers alone: they are installed, or show what an embedder writes.
 STANDALONE = {"bindings/c/quire.h", "bindings/cpp/quire.hpp", "bindings/c/example.c", "bindings/cpp/example.cpp"}
 
-SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".inc"}
+SOURCE_SUFFIXES = {".h", ".hpp", ".c", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
 TEXT_SUFFIXES = SOURCE_SUFFIXES | {".py", ".sh", ".md", ".txt", ".cmake", ".in", ".map"}
 MAX_LINES = 600
 LENGTH_EXEMPT_SUFFIXES = {".md"}

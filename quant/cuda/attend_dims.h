@@ -1,0 +1,17 @@
+// One function per head dimension, each in a translation unit of its own: they compile side by side.
+#pragma once
+
+#include "quant/cuda/launch.h"
+
+namespace quire::cuda {
+
+cudaError_t attend_dim32(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim64(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim96(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim128(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim160(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim192(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim224(const AttendArgs& args, bool prefill, cudaStream_t stream);
+cudaError_t attend_dim256(const AttendArgs& args, bool prefill, cudaStream_t stream);
+
+}  // namespace quire::cuda

@@ -1,0 +1,109 @@
+// The kernels of CUDA as functions of the host: each puts work into a stream and returns at once. This is the
+// one launch header; what it declares is built by nvcc, or by a host compiler against the emulator
+// (tests/emu).
+//
+// All pointers are to memory that the device reaches, alive until the work has run. Bytes are those of
+// FORMATS.md: pages encoded here equal those of every other table. Errors are of the launch alone; those of
+// the work come from later calls on the stream. Thread safety: functions touch only their arguments.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/kernels.h"
+#include "quant/page.h"
+
+namespace quire::cuda {
+
+// One side of a codec, as device code sees it.
+struct SideCodec {
+  CodecId id;
+  CodecFamily family;
+  uint32_t bits;
+};
+SideCodec side_codec(CodecId id);
+
+// False for codecs that have no kernels here: calls with them return cudaErrorNotSupported.
+bool has_kernels(CodecId id);
+
+// What is the same for all sections of a call.
+struct SectionFormat {
+  SideCodec key;
+  SideCodec value;
+  SectionShape shape;
+  SectionLayout layout;
+  uint32_t sink_tokens;
+};
+SectionFormat section_format(const PageKind& kind);
+bool has_kernels(const SectionFormat& format);
+
+// keys, values: [sections][tokens][dim] f32 in the codec's space, finite. Writes sections[i], all bytes of
+// it, and params[i] = {key param, value param}.
+struct EncodeArgs {
+  SectionFormat format;
+  const float* keys;
+  const float* values;
+  uint8_t* const* sections;
+  uint32_t* params;  // [sections][2]
+  uint32_t count;
+};
+[[nodiscard]] cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream);
+
+// keys, values: [sections][tokens][dim] f32, exactly as FORMATS.md decodes them; junk for sinks. May be
+// nullptr.
+struct DecodeArgs {
+  SectionFormat format;
+  const SectionRef* sections;
+  float* keys;
+  float* values;
+  uint32_t count;
+};
+[[nodiscard]] cudaError_t decode_sections(const DecodeArgs& args, cudaStream_t stream);
+
+// Attention of rows over the folded sections of each kv head, in runs of `run_sections`: one partial per run.
+// A partial's bits depend on its run, its row and the format alone.
+struct AttendArgs {
+  SectionFormat format;        // sink_tokens: of the first section
+  const SectionRef* sections;  // [kv_heads][section_stride]
+  uint32_t section_stride;
+  uint32_t section_count;
+  uint32_t run_sections;
+  uint32_t kv_heads;
+  const float* q;              // [kv_heads][rows][dim], in the keys' space, times softmax_scale * log2(e)
+  uint32_t rows;               // of one kv head: query heads of its group, times query tokens
+  const int32_t* first_token;  // [rows] or nullptr: tokens below this, counted from section 0, are not seen
+  AttendState partials;        // o [kv_heads][runs][rows][dim], m and l [kv_heads][runs][rows]
+};
+constexpr uint32_t run_count(const AttendArgs& args) {
+  return (args.section_count + args.run_sections - 1) / args.run_sections;
+}
+// For a few rows: the warps of a block share a run.
+[[nodiscard]] cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream);
+// For many rows: the warps of a block read the same sections for rows of their own.
+[[nodiscard]] cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream);
+
+// Merges `count` partials of each kv head in their order: o, m and l of [kv_heads][rows] with o divided by l.
+// lse, [kv_heads][rows], is the natural log of the sum of exp, or nullptr.
+struct MergeArgs {
+  AttendState partials;  // as above
+  uint32_t count;
+  uint32_t kv_heads;
+  uint32_t rows;
+  uint32_t dim;
+  float* out;  // [kv_heads][rows][dim]
+  float* lse;
+};
+[[nodiscard]] cudaError_t merge_partials(const MergeArgs& args, cudaStream_t stream);
+
+// x[rows][dim] = H (diag x), FORMATS.md "Rotation". diag: [dim] or nullptr.
+[[nodiscard]] cudaError_t rotate_rows(float* x, uint32_t rows, uint32_t dim, const float* diag,
+                                      cudaStream_t stream);
+
+// Relative L2 error of attention against f64 over the decoded values: queries and weights have 16 bits,
+// floats are multiplied as two bf16 each.
+inline constexpr double kAttendErrorBoundFolded = 2e-4;
+inline constexpr double kAttendErrorBoundFloats = 5e-5;
+
+}  // namespace quire::cuda

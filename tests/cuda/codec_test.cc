@@ -1,0 +1,124 @@
+// Pages encoded by the kernels against the scalar reference, byte for byte; decoded values bit for bit.
+#include <bit>
+
+#include "tests/cuda/support.h"
+
+namespace quire::cuda::test {
+namespace {
+
+using quire::test::EncodedSection;
+
+class CudaCodec : public testing::TestWithParam<CodecId> {
+ protected:
+  CodecId codec() const { return GetParam(); }
+
+  static std::vector<SectionShape> shapes() {
+    if (kSlice) return {{32, 64}};
+    return {{32, 32}, {64, 96}, {64, 128}, {128, 64}, {128, 256}};
+  }
+
+  // Encodes `count` sections in one launch and compares all bytes and params.
+  static void expect_same_bytes(const PageKind& kind, const std::vector<std::vector<float>>& keys,
+                                const std::vector<std::vector<float>>& values) {
+    const size_t count = keys.size();
+    const SectionFormat format = section_format(kind);
+    std::vector<float> all_keys;
+    std::vector<float> all_values;
+    for (size_t i = 0; i < count; ++i) {
+      all_keys.insert(all_keys.end(), keys[i].begin(), keys[i].end());
+      all_values.insert(all_values.end(), values[i].begin(), values[i].end());
+    }
+    const DeviceArray<float> device_keys(all_keys);
+    const DeviceArray<float> device_values(all_values);
+    const DeviceArray<uint8_t> bytes(count * format.layout.bytes);
+    std::vector<uint8_t*> sections(count);
+    for (size_t i = 0; i < count; ++i) sections[i] = bytes.data() + i * format.layout.bytes;
+    const DeviceArray<uint8_t*> device_sections(sections);
+    const DeviceArray<uint32_t> params(2 * count);
+    expect_ran(encode_sections({format, device_keys.data(), device_values.data(), device_sections.data(),
+                                params.data(), static_cast<uint32_t>(count)},
+                               nullptr));
+    const std::vector<uint8_t> got = bytes.host();
+    const std::vector<uint32_t> got_params = params.host();
+    for (size_t i = 0; i < count; ++i) {
+      const EncodedSection expected(*find_kernels(Isa::kScalar), kind, keys[i].data(), values[i].data());
+      ASSERT_EQ(got_params[2 * i], expected.key_param) << "section " << i;
+      ASSERT_EQ(got_params[2 * i + 1], expected.value_param) << "section " << i;
+      for (size_t b = 0; b < format.layout.bytes; ++b) {
+        ASSERT_EQ(got[i * format.layout.bytes + b], expected.bytes[b]) << "section " << i << ", byte " << b;
+      }
+    }
+  }
+
+  void expect_same_bytes(SectionShape shape, uint32_t sinks) const {
+    std::vector<std::vector<float>> keys;
+    std::vector<std::vector<float>> values;
+    uint64_t seed = 40;
+    for (const quire::test::InputKind& input : quire::test::kInputKinds) {
+      keys.push_back(quire::test::codec_input(input, codec(), shape, seed++));
+      values.push_back(quire::test::codec_input(input, codec(), shape, seed++));
+      if (find_codec(codec())->family != CodecFamily::kUniform) continue;
+      for (float& x : keys.back()) x = std::clamp(x, -0x1.FEp127F, 0x1.FEp127F);
+      for (float& x : values.back()) x = std::clamp(x, -0x1.FEp127F, 0x1.FEp127F);
+    }
+    expect_same_bytes(kind_of(codec(), codec(), shape, sinks), keys, values);
+  }
+};
+
+TEST_P(CudaCodec, WritesTheReferencesBytes) {
+  for (const SectionShape shape : shapes()) {
+    SCOPED_TRACE(quire::test::shape_name(shape));
+    expect_same_bytes(shape, 0);
+  }
+}
+
+TEST_P(CudaCodec, LeavesOutSinks) {
+  for (const uint32_t sinks : {4U, 32U}) {
+    SCOPED_TRACE(sinks);
+    expect_same_bytes({32, 64}, sinks);
+  }
+}
+
+TEST_P(CudaCodec, DecodesTheReferencesValues) {
+  for (const SectionShape shape : shapes()) {
+    SCOPED_TRACE(quire::test::shape_name(shape));
+    const size_t n = size_t{shape.tokens} * shape.dim;
+    const Kernels& reference = *find_kernels(Isa::kScalar);
+    const PageKind kind = kind_of(codec(), codec(), shape);
+    std::vector<EncodedSection> sections;
+    for (uint64_t seed = 0; seed < 2; ++seed) {
+      const std::vector<float> keys = quire::test::normal_values(n, 60 + seed);
+      const std::vector<float> values = quire::test::normal_values(n, 70 + seed);
+      sections.emplace_back(reference, kind, keys.data(), values.data());
+    }
+    const DeviceSections device(sections);
+    const DeviceArray<float> keys(2 * n);
+    const DeviceArray<float> values(2 * n);
+    expect_ran(
+        decode_sections({section_format(kind), device.refs(), keys.data(), values.data(), 2}, nullptr));
+    const std::vector<float> got_keys = keys.host();
+    const std::vector<float> got_values = values.host();
+    std::vector<float> expected(n);
+    for (size_t i = 0; i < 2; ++i) {
+      const EncodedSection& section = sections[i];
+      const uint8_t* at = section.bytes.data();
+      const SectionLayout& layout = section.layout;
+      reference.decode_key(codec(), shape, {at + layout.key_codes, at + layout.key_meta, section.key_param},
+                           expected.data());
+      ASSERT_EQ(std::memcmp(got_keys.data() + i * n, expected.data(), n * sizeof(float)), 0);
+      reference.decode_value(codec(), shape,
+                             {at + layout.value_codes, at + layout.value_meta, section.value_param},
+                             expected.data());
+      ASSERT_EQ(std::memcmp(got_values.data() + i * n, expected.data(), n * sizeof(float)), 0);
+    }
+  }
+}
+
+std::string codec_name(const testing::TestParamInfo<CodecId>& tested) {
+  return std::string(find_codec(tested.param)->name);
+}
+
+INSTANTIATE_TEST_SUITE_P(Codecs, CudaCodec, testing::ValuesIn(codecs_with_kernels()), codec_name);
+
+}  // namespace
+}  // namespace quire::cuda::test

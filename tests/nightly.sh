@@ -15,6 +15,7 @@ for sanitizer in asan+ubsan tsan; do
   phase "build $sanitizer" build_preset "$sanitizer" all -DQUIRE_MICRO=OFF
   phase "test $sanitizer" run_ctest "$sanitizer"
 done
+phase "mutants of kernels" python3 tests/cuda/mutants.py . build/release
 phase "build aarch64" build_preset aarch64 core_tests
 phase "clang-tidy aarch64" check_tidy_aarch64
 phase "test aarch64" test_aarch64

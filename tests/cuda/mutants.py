@@ -1,0 +1,138 @@
+#!/usr/bin/env python3
+"""Changes the kernels one place at a time and demands that the tests notice.
+
+usage: mutants.py ROOT BUILD [NAME...]
+
+ROOT is the repository, BUILD a Release build of it (for libemu.a and the scalar reference). Each mutant is compiled
+for head_dim 64 and the slice of the suite that builds with sanitizers run is run, too. Prints one line per mutant and
+exits with 1 when one survives that is not listed as equivalent. Names choose mutants by a part of their name.
+"""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# (name, file, what stands there, what stands there in the mutant)
+MUTANTS = [
+    ("range ignores the largest", "encode.cu", "high = fmaxf(high, value);", "high = fmaxf(high, low);"),
+    ("codes without the centre", "encode.cu", "scales.scale_inverse[group]), centre));", "scales.scale_inverse[group]), 0.0F));"),
+    ("codes are not clamped", "encode.cu", "fminf(fmaxf(code, 0.0F), last)", "fmaxf(code, 0.0F)"),
+    ("sinks are encoded", "encode.cu", "token < job.first ? 0U : code_at", "token < 0U ? 0U : code_at"),
+    ("midpoint keeps its sign of zero", "encode.cu", "bits == 0x8000U ? 0U : bits", "bits"),
+    ("mean divides by all tokens", "encode.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
+    ("another order of sums", "encode.cu", "for (unsigned half = 8; half > 0; half /= 2)", "for (unsigned half : {1U, 2U, 4U, 8U})"),
+    ("no barrier after the groups", "encode.cu", "    value_groups(job, scales);\n  }\n  __syncthreads();", "    value_groups(job, scales);\n  }"),
+    ("no barrier after the mean", "encode.cu", "    codes[c] = static_cast<uint8_t>(code);\n  }\n  __syncthreads();", "    codes[c] = static_cast<uint8_t>(code);\n  }"),
+    ("padding is not cleared", "encode.cu", "i += kThreads) section[i] = 0;", "i += kThreads) section[i] = 1;"),
+    ("decoding without the exponent", "decode.cu", "__fmul_rn(value, power_of_two(static_cast<int32_t>(param)))", "value"),
+    ("decoding with another scale", "decode.cu", "largest + scale_code - 255", "largest + scale_code - 254"),
+    ("merge of unweighted sums", "merge.cu", "l += part * weight;", "l += part;"),
+    ("butterflies with the wrong sign", "merge.cu", "__fsub_rn(other, value)", "__fsub_rn(value, other)"),
+    ("no barrier between butterflies", "merge.cu", "__fsub_rn(other, value);\n    __syncthreads();", "__fsub_rn(other, value);"),
+    ("lower bytes forgotten", "key_scores.cuh", "sum[k / 4] * 256 + sum[2 + k / 4]", "sum[k / 4] * 256"),
+    ("keys without their mean", "key_scores.cuh", "query.offset = static_cast<float>(dot[0] * 256 + dot[2])", "query.offset = 0.0F * static_cast<float>(dot[0])"),
+    ("keys without the centre", "key_scores.cuh", "key_centre(w.args.format.key.bits)", "(0.0F * key_centre(w.args.format.key.bits))"),
+    ("values without the centre", "value_sums.cuh", "sum[0] * 256 + sum[2] - centre[tile]", "sum[0] * 256 + sum[2]"),
+    ("values without their mean", "value_sums.cuh", "row.o[b][k] += weight * static_cast<float>(code);", "row.o[b][k] += 0.0F * static_cast<float>(code);"),
+    ("weights of masked tokens", "warp_rows.cuh", "token + k >= first ? exp2_approx(scores[k] - m) : 0.0F", "exp2_approx(scores[k] - m)"),
+    ("sums keep the old maximum", "warp_rows.cuh", "    row.l *= keep;\n    row.mid *= keep;", "    row.mid *= keep;"),
+    ("midpoints keep the old maximum", "warp_rows.cuh", "    row.l *= keep;\n    row.mid *= keep;", "    row.l *= keep;"),
+    ("a sink counts four times", "warp_rows.cuh", "(w.at.i == 0 ? weight : 0.0F)", "weight"),
+    ("levels of the wrong half", "operands.cuh", "(word >> 1 & 0x44444444U)", "(word & 0x44444444U)"),
+    ("3-bit codes without their top bit", "operands.cuh", "(top & 0x02020202U) << 5", "(top & 0x02020202U) << 6"),
+    ("warps merge without a barrier", "attend_kernel.cuh", "      __syncthreads();\n      if (warp == other)", "      if (warp == other)"),
+    ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
+]
+# Survivors that change nothing anyone can see, and why.
+EQUIVALENT = {}
+
+UNITS = ["encode.cu", "decode.cu", "merge.cu", "attend_dim64.cu"]
+FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
+
+
+def unit_of(file):
+    """The translation unit that a change of a file of quant/cuda shows in."""
+    return file if file in UNITS else "attend_dim64.cu"
+
+
+def compile_unit(root, tree, source, out):
+    command = ["g++", *FLAGS, "-x", "c++", f"-I{tree}", f"-I{root}", "-isystem", f"{root}/tests/emu/include", "-c", str(source), "-o", str(out)]
+    subprocess.run(command, check=True)
+
+
+class Bench:
+    """The unchanged objects, and what links and runs with one of them replaced."""
+
+    def __init__(self, root, build, work):
+        self.root, self.build, self.work = root, build, work
+        self.objects = {}
+        for unit in [*UNITS, "attend.cc", "format.cc"]:
+            self.objects[unit] = work / f"{unit}.o"
+            compile_unit(root, root, root / "quant/cuda" / unit, self.objects[unit])
+        tests = [*(root / "tests/cuda").glob("*_test.cc"), root / "tests/cuda/absent_dims.cc"]
+        tests += [root / f"tests/quant/{name}.cc" for name in ("attend_truth", "inputs", "section")]
+        for test in tests:
+            if test.name == "device_test.cc":
+                continue
+            self.objects[test.name] = work / f"{test.name}.o"
+            compile_unit(root, root, test, self.objects[test.name])
+
+    def survives(self, replaced):
+        """Whether the suite passes with these objects in place of their namesakes."""
+        objects = {**self.objects, **replaced}
+        program = self.work / "mutant"
+        reference = self.build.glob("quant/CMakeFiles/quire_quant.dir/**/*.o")
+        command = ["g++", "-pthread", *map(str, objects.values()), *map(str, reference),
+                   str(self.build / "tests/emu/libemu.a"), "-lgtest", "-lgtest_main", "-lxxhash", "-o", str(program)]
+        subprocess.run(command, check=True)
+        try:
+            run = subprocess.run([str(program), "--gtest_brief=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+        except subprocess.TimeoutExpired:
+            return False
+        return run.returncode == 0
+
+
+def mutate(root, work, file, old, new):
+    """The mutant's own tree of quant/."""
+    tree = work / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    shutil.copytree(root / "quant", tree / "quant")
+    path = tree / "quant/cuda" / file
+    text = path.read_text(encoding="utf-8")
+    if old not in text:
+        sys.exit(f"{file} has no '{old}' any more: bring this list up to date")
+    path.write_text(text.replace(old, new, 1), encoding="utf-8")
+    return tree
+
+
+def main(arguments):
+    if len(arguments) < 2 or not Path(arguments[0]).is_dir():
+        print(__doc__, file=sys.stderr)
+        return 2
+    root, build, names = Path(arguments[0]).resolve(), Path(arguments[1]).resolve(), arguments[2:]
+    chosen = [m for m in MUTANTS if not names or any(name in m[0] for name in names)]
+    killed = 0
+    survivors = []
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        bench = Bench(root, build, work)
+        if not bench.survives({}):
+            sys.exit("the unchanged kernels fail the tests")
+        for name, file, old, new in chosen:
+            tree = mutate(root, work, file, old, new)
+            unit = unit_of(file)
+            out = work / "mutant.o"
+            compile_unit(root, tree, tree / "quant/cuda" / unit, out)
+            alive = bench.survives({unit: out})
+            print(f"{'SURVIVED' if alive else 'killed  '} {file}: {name}", flush=True)
+            killed += 0 if alive else 1
+            if alive and name not in EQUIVALENT:
+                survivors.append(name)
+    print(f"[counts] cases={len(chosen)} faults={killed}")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

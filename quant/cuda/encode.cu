@@ -236,19 +236,19 @@ __device__ __forceinline__ float sum16(uint32_t lane, uint32_t dim, Term term) {
 
 constexpr int kNoStep = -0x7FFFFFFF - 1;
 
-// The step of each token, kNoStep where it is negligible. Half a warp per token; tokens are a multiple of
-// what the block takes at a time, so no lane is ever missing.
-__device__ __forceinline__ void token_steps(const Job& job, const float* mean, int* steps) {
+// The step of each token, kNoStep where it is negligible, and what turns its residuals into codes. Half a
+// warp per token; tokens are a multiple of what the block takes at a time, so no lane is ever missing.
+__device__ __forceinline__ void token_steps(const Job& job, const float* mean, int* steps, float* inverses) {
   const uint32_t lane = threadIdx.x % 16;
   const uint32_t bits = job.codec.bits;
   const float unit = kLevelTables.unit[table_of(bits)];
   for (uint32_t t = threadIdx.x / 16; t < job.shape.tokens; t += kThreads / 16) {
     const auto residual = [&](uint32_t c) { return __fsub_rn(__fmul_rn(job.rows(t, c), job.down), mean[c]); };
-    const float squares = sum16(lane, job.shape.dim, [&](uint32_t c) {
+    const float energy = sum16(lane, job.shape.dim, [&](uint32_t c) {
       const float r = residual(c);
       return __fmul_rn(r, r);
     });
-    const float mean_square = __fmul_rn(squares, __fdiv_rn(1.0F, static_cast<float>(job.shape.dim)));
+    const float mean_square = __fmul_rn(energy, __fdiv_rn(1.0F, static_cast<float>(job.shape.dim)));
     const float scale = __fdiv_rn(__fsqrt_rn(mean_square), unit);
     const bool negligible = t < job.first || scale < kNegligible;
     const float inverse = negligible ? 0.0F : __fdiv_rn(1.0F, scale);
@@ -263,8 +263,10 @@ __device__ __forceinline__ void token_steps(const Job& job, const float* mean, i
       level_squares += __shfl_xor_sync(kAllLanes, level_squares, offset, 16);
     }
     if (lane != 0) continue;
-    steps[t] =
-        negligible ? kNoStep : device_round_step(__fdiv_rn(product, static_cast<float>(level_squares)));
+    inverses[t] = inverse;
+    steps[t] = kNoStep;
+    if (negligible) continue;
+    steps[t] = device_round_step(rotated_scale(energy, product, static_cast<float>(level_squares)));
   }
   __syncthreads();
 }
@@ -272,7 +274,7 @@ __device__ __forceinline__ void token_steps(const Job& job, const float* mean, i
 // Returns S in the low and M in the high half, without the section's exponent.
 __device__ __forceinline__ int2 encode_rotated(const Job& job, const Scales& scales, int* steps) {
   const int mean_step = encode_mean(job, scales.mid);
-  token_steps(job, scales.mid, steps);
+  token_steps(job, scales.mid, steps, scales.scale_inverse);
   int largest = kNoStep;
   for (uint32_t t = threadIdx.x; t < job.shape.tokens; t += kThreads) largest = max(largest, steps[t]);
   largest = block_reduce(largest, reinterpret_cast<int*>(job.scratch), MaxOf{});
@@ -280,7 +282,7 @@ __device__ __forceinline__ int2 encode_rotated(const Job& job, const Scales& sca
   for (uint32_t t = threadIdx.x; t < job.shape.tokens; t += kThreads) {
     const int code = steps[t] == kNoStep ? 0 : max(steps[t] - scale_step + kLastScaleCode, 0);
     job.meta[t] = static_cast<uint8_t>(code);
-    scales.scale_inverse[t] = code == 0 ? 0.0F : __fdiv_rn(1.0F, device_step_value(steps[t]));
+    if (code == 0) scales.scale_inverse[t] = 0.0F;
   }
   __syncthreads();
   const Rows rows = job.rows;

@@ -22,12 +22,16 @@ enum class CodecId : uint8_t {
   kRot4 = 16,  // balanced rotation: page mean, one scale per token, Lloyd-Max levels
   kRot3 = 17,
   kRot2 = 18,
+  kTcq4 = 24,  // the same rotation and mean, levels on the paths of a trellis
+  kTcq3 = 25,
+  kTcq2 = 26,
+  kTcq1 = 27,
 };
 
 // Where a codec's values live. Rotated codecs encode H diag(s) k and H v, not k and v themselves.
 enum class CodecSpace : uint8_t { kPlain, kRotated };
 
-enum class CodecFamily : uint8_t { kFloat, kUniform, kRotated };
+enum class CodecFamily : uint8_t { kFloat, kUniform, kRotated, kTrellis };
 
 struct CodecInfo {
   CodecId id;
@@ -38,7 +42,7 @@ struct CodecInfo {
   bool lossless_bf16;  // a page of this codec needs no unfolded sinks beside it
 };
 
-inline constexpr std::array<CodecInfo, 9> kCodecs{{
+inline constexpr std::array<CodecInfo, 13> kCodecs{{
     {CodecId::kF32, "f32", CodecFamily::kFloat, CodecSpace::kPlain, 32, true},
     {CodecId::kBf16, "bf16", CodecFamily::kFloat, CodecSpace::kPlain, 16, true},
     {CodecId::kInt8, "int8", CodecFamily::kUniform, CodecSpace::kPlain, 8, false},
@@ -48,6 +52,10 @@ inline constexpr std::array<CodecInfo, 9> kCodecs{{
     {CodecId::kRot4, "rot4", CodecFamily::kRotated, CodecSpace::kRotated, 4, false},
     {CodecId::kRot3, "rot3", CodecFamily::kRotated, CodecSpace::kRotated, 3, false},
     {CodecId::kRot2, "rot2", CodecFamily::kRotated, CodecSpace::kRotated, 2, false},
+    {CodecId::kTcq4, "tcq4", CodecFamily::kTrellis, CodecSpace::kRotated, 4, false},
+    {CodecId::kTcq3, "tcq3", CodecFamily::kTrellis, CodecSpace::kRotated, 3, false},
+    {CodecId::kTcq2, "tcq2", CodecFamily::kTrellis, CodecSpace::kRotated, 2, false},
+    {CodecId::kTcq1, "tcq1", CodecFamily::kTrellis, CodecSpace::kRotated, 1, false},
 }};
 
 // nullptr when no codec has this id or name.
@@ -89,7 +97,8 @@ constexpr size_t meta_bytes(const CodecInfo& codec, Side side, SectionShape s) {
       return 0;
     case CodecFamily::kUniform:  // f16 scale, f16 midpoint
       return size_t{4} * (side == Side::kKey ? s.dim : s.tokens);
-    case CodecFamily::kRotated:  // u8 logarithmic scale per token, i8 mean per channel
+    case CodecFamily::kRotated:  // u8 scale per token, i8 mean per channel
+    case CodecFamily::kTrellis:
       return size_t{s.tokens} + s.dim;
   }
   return 0;

@@ -41,7 +41,7 @@ constexpr FieldPlace field_place(uint32_t width, QuadIndex at) {
 // 3-bit codes lie in two planes: the low two bits of all codes, then the high bit of all codes.
 constexpr size_t high_plane_offset(SectionShape shape) { return size_t{shape.tokens} * shape.dim / 4; }
 
-// Adds a code to an array that was zero there. bits: 8, 4, 3 or 2.
+// Adds a code to an array that was zero there. bits: 8, 4, 3, 2 or 1.
 constexpr void put_code(uint8_t* codes, Side side, SectionShape shape, uint32_t bits, uint32_t token,
                         uint32_t channel, uint32_t code) {
   const QuadIndex at = quad_index(side, shape, token, channel);

@@ -15,15 +15,19 @@ struct CodecName {
   quire_codec codec;
 };
 
-constexpr std::array<CodecName, 9> kCodecs{{{"f32", QUIRE_CODEC_F32},
-                                            {"bf16", QUIRE_CODEC_BF16},
-                                            {"int8", QUIRE_CODEC_INT8},
-                                            {"int4", QUIRE_CODEC_INT4},
-                                            {"int3", QUIRE_CODEC_INT3},
-                                            {"int2", QUIRE_CODEC_INT2},
-                                            {"rot4", QUIRE_CODEC_ROT4},
-                                            {"rot3", QUIRE_CODEC_ROT3},
-                                            {"rot2", QUIRE_CODEC_ROT2}}};
+constexpr std::array<CodecName, 13> kCodecs{{{"f32", QUIRE_CODEC_F32},
+                                             {"bf16", QUIRE_CODEC_BF16},
+                                             {"int8", QUIRE_CODEC_INT8},
+                                             {"int4", QUIRE_CODEC_INT4},
+                                             {"int3", QUIRE_CODEC_INT3},
+                                             {"int2", QUIRE_CODEC_INT2},
+                                             {"rot4", QUIRE_CODEC_ROT4},
+                                             {"rot3", QUIRE_CODEC_ROT3},
+                                             {"rot2", QUIRE_CODEC_ROT2},
+                                             {"tcq4", QUIRE_CODEC_TCQ4},
+                                             {"tcq3", QUIRE_CODEC_TCQ3},
+                                             {"tcq2", QUIRE_CODEC_TCQ2},
+                                             {"tcq1", QUIRE_CODEC_TCQ1}}};
 
 // Root mean square of a weight over the two channels of a rotary pair.
 float pair_rms(std::span<const float> weight, size_t pair) {

@@ -112,7 +112,11 @@ typedef enum quire_codec QUIRE_ENUM {
   QUIRE_CODEC_INT2 = 11,
   QUIRE_CODEC_ROT4 = 16,
   QUIRE_CODEC_ROT3 = 17,
-  QUIRE_CODEC_ROT2 = 18
+  QUIRE_CODEC_ROT2 = 18,
+  QUIRE_CODEC_TCQ4 = 24,
+  QUIRE_CODEC_TCQ3 = 25,
+  QUIRE_CODEC_TCQ2 = 26,
+  QUIRE_CODEC_TCQ1 = 27
 } quire_codec;
 
 typedef enum quire_key_space QUIRE_ENUM {

@@ -10,11 +10,11 @@ HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 // scores = score_scale * token scale * sum over channels of query integer * level + score_offset.
-template <uint32_t kBits, bool kTokenScales, int kRows, class Shape>
+template <Form kForm, bool kTokenScales, int kRows, class Shape>
 void score_quads(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
   [[maybe_unused]] const float* token_scale = tile.section.key_token_scale;
-  quad_dot<Side::kKey, kBits, true, kRows, Shape::kTokenStep>(
+  quad_dot<Side::kKey, kForm, true, kRows, Shape::kTokenStep>(
       tile.section.key, shape.dim() / 4, shape.tokens(),
       block.query, [&](int r) __attribute__((always_inline)) { return block.query_offset[r]; },
       [&]<int kSums>(int first, uint32_t token, const Ints(&sums)[kSums]) __attribute__((always_inline)) {
@@ -44,12 +44,12 @@ HWY_INLINE void scale_weights(const Section& section, Floats largest_log2, Float
 // dominate: then errors of all others, relative to the output, would reach a percent. Only the row decides; a
 // row of 8 bits gets the same sums from either product. True when some row needs the precise product. What
 // came before the section must be in l.
-template <uint32_t kBits, int kRows>
+template <Form kForm, int kRows>
 HWY_INLINE bool choose_precision(const Section& section, const SectionMaxima& maxima, RowBlock& block) {
   using Coarse = Product<Side::kValue, false>;
   using Precise = Product<Side::kValue, true>;
   const Floats fine = splat(Precise::kWeightTop);
-  if constexpr (kBits < 8 && Coarse::kParts < Precise::kParts) {
+  if constexpr (kForm.bits < 8 && Coarse::kParts < Precise::kParts) {
     const Floats peak = exp2(max(maxima.score - load(block.m), splat(-200.0F)));
     const Floats limit = select(lane_index() < splat(kRows), load(block.l) * splat(kDominantShare), peak);
     const Mask dominated = limit < peak;
@@ -62,9 +62,9 @@ HWY_INLINE bool choose_precision(const Section& section, const SectionMaxima& ma
 }
 
 // The weights of one row as operands of the value product.
-template <uint32_t kBits, bool kPrecise, bool kMids, bool kMasked, class Shape>
+template <Form kForm, bool kPrecise, bool kMids, bool kMasked, class Shape>
 HWY_INLINE RowSums weigh_row_in_quads(const Tile& tile, const RowBlock& block, int r) {
-  constexpr Exp2 kExp2 = kBits < 8 ? Exp2::kRough : Exp2::kFull;
+  constexpr Exp2 kExp2 = kForm.bits < 8 ? Exp2::kRough : Exp2::kFull;
   using Dot = Product<Side::kValue, kPrecise>;
   const Shape shape(tile.shape);
   const uint32_t quads = shape.tokens() / 4;
@@ -79,12 +79,12 @@ HWY_INLINE RowSums weigh_row_in_quads(const Tile& tile, const RowBlock& block, i
 }
 
 // o += weights * values.
-template <uint32_t kBits, bool kPrecise, int kRows, class Shape>
+template <Form kForm, bool kPrecise, int kRows, class Shape>
 HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
   const Shape shape(tile.shape);
   const float* offset = tile.section.value_offset;
   float* const o = tile.o + size_t{block.first} * shape.dim();
-  quad_dot<Side::kValue, kBits, kPrecise, kRows, Shape::kDimStep>(
+  quad_dot<Side::kValue, kForm, kPrecise, kRows, Shape::kDimStep>(
       tile.section.value, shape.tokens() / 4, shape.dim(), tile.weight_operands,
       [](int) __attribute__((always_inline)) { return 0; },
       [&]<int kSums>(int first, uint32_t channel, const Ints(&sums)[kSums]) __attribute__((always_inline)) {
@@ -99,22 +99,22 @@ HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
       });
 }
 
-template <uint32_t kBits, bool kPrecise, bool kMids, bool kMasked, int kRows, class Shape>
+template <Form kForm, bool kPrecise, bool kMids, bool kMasked, int kRows, class Shape>
 HWY_INLINE void weigh_and_accumulate(Tile& tile, RowBlock& block) {
   RowSums sums[kRows];
   for (int r = 0; r < kRows; ++r) {
-    sums[r] = weigh_row_in_quads<kBits, kPrecise, kMids, kMasked, Shape>(tile, block, r);
+    sums[r] = weigh_row_in_quads<kForm, kPrecise, kMids, kMasked, Shape>(tile, block, r);
   }
   add_sums<kMids>(sums, block);
-  accumulate_quads<kBits, kPrecise, kRows, Shape>(tile, block);
+  accumulate_quads<kForm, kPrecise, kRows, Shape>(tile, block);
 }
 
-template <uint32_t kBits, bool kMids, bool kMasked, int kRows, class Shape>
+template <Form kForm, bool kMids, bool kMasked, int kRows, class Shape>
 HWY_INLINE void weigh_at_precision(Tile& tile, RowBlock& block, bool precise) {
   if (precise) {
-    weigh_and_accumulate<kBits, true, kMids, kMasked, kRows, Shape>(tile, block);
-  } else if constexpr (kBits < 8) {
-    weigh_and_accumulate<kBits, false, kMids, kMasked, kRows, Shape>(tile, block);
+    weigh_and_accumulate<kForm, true, kMids, kMasked, kRows, Shape>(tile, block);
+  } else if constexpr (kForm.bits < 8) {
+    weigh_and_accumulate<kForm, false, kMids, kMasked, kRows, Shape>(tile, block);
   }
 }
 

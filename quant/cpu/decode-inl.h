@@ -5,7 +5,9 @@
 #include "quant/cpu/pack-inl.h"
 #include "quant/kernels.h"
 #include "quant/levels.h"
+#include "quant/scale_code.h"
 #include "quant/steps.h"
+#include "quant/trellis.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -27,6 +29,44 @@ inline void decode_rotated(const CodecInfo& codec, SectionShape shape, const Sid
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const size_t at = size_t{t} * shape.dim + c;
       store(lookup(levels, load_u8(codes + at)) * scale + load(means + c), out + at);
+    }
+  }
+}
+
+// In place: codes [tokens][dim] to the levels that they have along the chains.
+inline void levels_of_chains(const Trellis& trellis, Side side, SectionShape shape, uint8_t* codes) {
+  const uint32_t chain = side == Side::kKey ? shape.dim : shape.tokens;
+  const uint32_t lanes = side == Side::kKey ? shape.tokens : shape.dim;
+  const size_t along = side == Side::kKey ? 1 : shape.dim;
+  const size_t across = side == Side::kKey ? shape.dim : 1;
+  uint32_t windows[kMaxDim] = {};
+  const auto row_at = [&](uint32_t place) { return codes + chain_reduction(place, chain) * along; };
+  for (uint32_t place = chain - trellis.window_bits; place < chain; ++place) {
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
+      windows[lane] = next_window(trellis, windows[lane], row_at(place)[lane * across]);
+    }
+  }
+  for (uint32_t place = 0; place < chain; ++place) {
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
+      uint8_t& code = row_at(place)[lane * across];
+      windows[lane] = next_window(trellis, windows[lane], code);
+      code = static_cast<uint8_t>(trellis.levels[level_index(trellis, windows[lane], code)]);
+    }
+  }
+}
+
+inline void decode_trellis(SectionShape shape, const SideView& side, const uint8_t* levels, float* out) {
+  alignas(64) float means[kMaxDim];
+  const ScaleRange range = scale_range(side.param);
+  const Floats step = splat(step_value(trellis_mean_step(side.param)));
+  for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+    store(to_floats(load_s8(side.meta + shape.tokens + c)) * step, means + c);
+  }
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const Floats scale = splat(scale_of(range, side.meta[t]));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const size_t at = size_t{t} * shape.dim + c;
+      store(to_floats(load_s8(levels + at)) * scale + load(means + c), out + at);
     }
   }
 }
@@ -56,6 +96,10 @@ inline void decode_side(Side kind, const CodecInfo& codec, SectionShape shape, c
   alignas(64) uint8_t codes[kMaxCodes];
   unpack_codes(kind, codec.bits, shape, side.codes, codes);
   if (codec.family == CodecFamily::kRotated) return decode_rotated(codec, shape, side, codes, out);
+  if (codec.family == CodecFamily::kTrellis) {
+    levels_of_chains(trellis_of(codec.bits), kind, shape, codes);
+    return decode_trellis(shape, side, codes, out);
+  }
   decode_uniform(kind, codec, shape, side, codes, out);
 }
 

@@ -6,6 +6,7 @@
 #include "quant/cpu/convert-inl.h"
 #include "quant/cpu/decode-inl.h"
 #include "quant/cpu/encode_rotated-inl.h"
+#include "quant/cpu/encode_trellis-inl.h"
 #include "quant/cpu/encode_uniform-inl.h"
 #include "quant/cpu/state-inl.h"
 
@@ -22,6 +23,14 @@ inline void encode_side(Side side, CodecId id, SectionShape shape, const float* 
       return encode_rotated<3>(side, shape, x, first, codes, meta, param);
     case CodecId::kRot2:
       return encode_rotated<2>(side, shape, x, first, codes, meta, param);
+    case CodecId::kTcq4:
+      return encode_trellis<4>(side, shape, x, first, codes, meta, param);
+    case CodecId::kTcq3:
+      return encode_trellis<3>(side, shape, x, first, codes, meta, param);
+    case CodecId::kTcq2:
+      return encode_trellis<2>(side, shape, x, first, codes, meta, param);
+    case CodecId::kTcq1:
+      return encode_trellis<1>(side, shape, x, first, codes, meta, param);
     case CodecId::kF32:
     case CodecId::kBf16:
       return encode_floats(side, codec, shape, x, first, codes, param);

@@ -104,6 +104,13 @@ HWY_INLINE Ints shift_right(Ints a, int count) {
   return out;
 }
 
+// Lane by lane; keeps the sign. counts: 0..31.
+HWY_INLINE Ints shift_right_each(Ints a, Ints counts) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Shr(a.part[i], counts.part[i]);
+  return out;
+}
+
 // a * b + c, rounded once. Never where bytes of a page depend on it.
 HWY_INLINE Floats mul_add(Floats a, Floats b, Floats c) {
   Floats out;
@@ -140,6 +147,7 @@ HWY_INLINE Floats sqrt(Floats a) {
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Sqrt(a.part[i]);
   return out;
 }
+HWY_INLINE float square_root(float a) { return hn::GetLane(hn::Sqrt(hn::Set(hn::FixedTag<float, 1>(), a))); }
 HWY_INLINE Floats round(Floats a) {
   Floats out;
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Round(a.part[i]);

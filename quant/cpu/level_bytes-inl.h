@@ -6,15 +6,18 @@
 #include "quant/codec.h"
 #include "quant/cpu/quad_dot-inl.h"
 #include "quant/levels.h"
+#include "quant/trellis.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 // Uniform keys have half-integer centres. Up to 4 bits their levels are 2 code - N and their scales halved;
-// at 8 bits that would not fit a byte, and levels are code - 128, half a level below the centre.
+// at 8 bits that would not fit a byte, and levels are code - 128, half a level below the centre. `code` of a
+// trellis codec is the index that its window makes.
 constexpr int32_t level_of(const CodecInfo& codec, Side side, uint32_t code) {
   const auto signed_code = static_cast<int32_t>(code);
   if (codec.family == CodecFamily::kRotated) return level_table(codec.bits).levels[code];
+  if (codec.family == CodecFamily::kTrellis) return trellis_of(codec.bits).levels[code];
   if (side == Side::kKey) return 2 * signed_code - ((1 << codec.bits) - 1);
   return signed_code - (1 << (codec.bits - 1));
 }
@@ -22,8 +25,9 @@ constexpr int32_t level_of(const CodecInfo& codec, Side side, uint32_t code) {
 constexpr LevelBytes make_level_bytes(const CodecInfo& codec, Side side) {
   LevelBytes table{};
   if (codec.bits > 4) return table;
+  const uint32_t entries = codec.family == CodecFamily::kTrellis ? kTrellisLevels : 1U << codec.bits;
   for (uint32_t i = 0; i < sizeof(table.bytes); ++i) {
-    const int32_t level = level_of(codec, side, i % (1U << codec.bits));
+    const int32_t level = level_of(codec, side, i % entries);
     table.bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + kKeyBias : level);
   }
   return table;

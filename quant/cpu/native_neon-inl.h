@@ -5,6 +5,7 @@
 #pragma once
 
 #include "quant/cpu/vectors-inl.h"
+#include "quant/trellis.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -28,6 +29,42 @@ HWY_INLINE Floats lookup(const float* table, Ints index) {
   }
   return out;
 }
+
+// level^2 - 2 * level * y in units of 2^-bits.
+struct LevelCost {
+  int32_t slope;
+  int32_t base;
+};
+constexpr LevelCost level_cost(int32_t level, uint32_t bits) {
+  return {-level * (1 << (bits + 1)), level * level * (1 << bits)};
+}
+template <uint32_t kBits>
+HWY_INLINE Ints target_of(Ints y) {
+  return y;
+}
+template <uint32_t kBits>
+HWY_INLINE Ints add_cost(Ints cost, Ints target, const LevelCost& level) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const int32x4_t base = vaddq_s32(cost.part[i].raw, vdupq_n_s32(level.base));
+    out.part[i].raw = vmlaq_n_s32(base, target.part[i].raw, level.slope);
+  }
+  return out;
+}
+
+// Levels of a trellis by index, with their sign.
+struct LevelLookup {
+  int8x16x4_t table;
+  HWY_INLINE explicit LevelLookup(const TrellisLevels& levels) : table(vld1q_s8_x4(levels.data())) {}
+  HWY_INLINE Ints of(Ints index) const {
+    Ints out;
+    for (uint32_t i = 0; i < kParts; ++i) {
+      const int8x16_t bytes = vqtbl4q_s8(table, vreinterpretq_u8_s32(index.part[i].raw));
+      out.part[i].raw = vshrq_n_s32(vshlq_n_s32(vreinterpretq_s32_s8(bytes), 24), 24);
+    }
+    return out;
+  }
+};
 
 struct AddOp {
   HWY_INLINE static float32x4_t apply(float32x4_t a, float32x4_t b) { return vaddq_f32(a, b); }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "quant/cpu/vectors-inl.h"
+#include "quant/trellis.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -39,6 +40,64 @@ HWY_INLINE Floats lookup(const float* table, Ints index) {
   }
   return out;
 }
+
+// level^2 - 2 * level * y in units of 2^-bits: both products come from one multiplication of pairs, whose
+// pairs are (y, 2^bits) and (-2^(bits + 1) * level, level^2).
+struct LevelCost {
+  int32_t pair;
+};
+constexpr LevelCost level_cost(int32_t level, uint32_t bits) {
+  const int32_t slope = -level * (1 << (bits + 1));
+  return {static_cast<int32_t>(static_cast<uint32_t>(slope) & 0xFFFFU) | (level * level) << 16};
+}
+// |y| < 2^15.
+template <uint32_t kBits>
+HWY_INLINE Ints target_of(Ints y) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    const auto low = hn::And(y.part[i], hn::Set(IntTag(), 0xFFFF));
+    out.part[i] = hn::Or(low, hn::Set(IntTag(), 1 << (16 + kBits)));
+  }
+  return out;
+}
+template <uint32_t kBits>
+HWY_INLINE Ints add_cost(Ints cost, Ints target, const LevelCost& level) {
+  Ints out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+#if defined(QUIRE_SIMD_AVX512)
+    const __m512i product = _mm512_madd_epi16(target.part[i].raw, _mm512_set1_epi32(level.pair));
+    out.part[i].raw = _mm512_add_epi32(cost.part[i].raw, product);
+#else
+    const __m256i product = _mm256_madd_epi16(target.part[i].raw, _mm256_set1_epi32(level.pair));
+    out.part[i].raw = _mm256_add_epi32(cost.part[i].raw, product);
+#endif
+  }
+  return out;
+}
+
+// Levels of a trellis by index, with their sign.
+struct LevelLookup {
+#if defined(QUIRE_SIMD_AVX512)
+  __m512i table;
+  HWY_INLINE explicit LevelLookup(const TrellisLevels& levels) : table(_mm512_loadu_si512(levels.data())) {}
+  HWY_INLINE Ints of(Ints index) const {
+    const __m512i bytes = _mm512_permutexvar_epi8(index.part[0].raw, table);
+    return Ints{{hn::Vec<IntTag>{_mm512_srai_epi32(_mm512_slli_epi32(bytes, 24), 24)}}};
+  }
+#else
+  int32_t table[kTrellisLevels];
+  HWY_INLINE explicit LevelLookup(const TrellisLevels& levels) {
+    for (uint32_t i = 0; i < kTrellisLevels; ++i) table[i] = levels[i];
+  }
+  HWY_INLINE Ints of(Ints index) const {
+    Ints out;
+    for (uint32_t i = 0; i < kParts; ++i) {
+      out.part[i].raw = _mm256_i32gather_epi32(table, index.part[i].raw, sizeof(int32_t));
+    }
+    return out;
+  }
+#endif
+};
 
 // Eight vectors of eight lanes to eight lanes: lane i of the result is `op` over the lanes of v[i].
 template <int kRows, class Vector, class Combine>

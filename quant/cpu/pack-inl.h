@@ -111,6 +111,8 @@ inline void unpack_codes(Side side, uint32_t bits, SectionShape shape, const uin
       return Plane<8, 0>::unpack(side, in, shape, codes);
     case 4:
       return Plane<4, 0>::unpack(side, in, shape, codes);
+    case 1:
+      return Plane<1, 0>::unpack(side, in, shape, codes);
     case 3:
       Plane<1, 2>::unpack(side, in + high_plane_offset(shape), shape, codes);
       [[fallthrough]];

@@ -15,15 +15,6 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-// Calls f(integral_constant) for 0 .. kCount - 1: shifts of fields must be constants.
-template <uint32_t kCount, class F>
-HWY_INLINE void for_fields(F f) {
-  [&]<uint32_t... kField>(std::integer_sequence<uint32_t, kField...>) __attribute__((always_inline)) {
-    (f(std::integral_constant<uint32_t, kField>{}), ...);
-  }
-  (std::make_integer_sequence<uint32_t, kCount>{});
-}
-
 struct QuadSource {
   const uint8_t* codes;
   const uint8_t*
@@ -33,13 +24,13 @@ struct QuadSource {
 };
 
 // kRows rows, kColumns columns of lanes at a time; kColumns * 16 divides lanes.
-template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kColumns, bool kPrefetch,
-          class Start, class Finish>
+template <Side kSide, Form kForm, bool kPrecise, int kRows, uint32_t kColumns, bool kPrefetch, class Start,
+          class Finish>
 HWY_INLINE void quad_dot_of_rows(const QuadSource& source, uint32_t quads, uint32_t lanes,
                                  const int32_t* operands, Start start, Finish finish) {
-  using Step = Codes<kSide, kBits>;
+  using Step = Codes<kSide, kForm>;
   using Dot = Product<kSide, kPrecise>;
-  const auto table = load_table(*source.table);
+  const auto table = load_table<kForm>(*source.table);
   const uint8_t* high_plane = source.codes + source.high_plane;
   const uint8_t* high_plane_ahead = source.ahead + source.high_plane;
   for (uint32_t lane = 0; lane < lanes; lane += kColumns * kLanes) {
@@ -49,11 +40,12 @@ HWY_INLINE void quad_dot_of_rows(const QuadSource& source, uint32_t quads, uint3
 #pragma GCC unroll 8
       for (uint32_t k = 0; k < kColumns; ++k) sums[r][k] = Dot::start(start(r));
     }
-    for (uint32_t step = 0; step < quads / Step::kQuads; ++step) {
+    const uint32_t steps = quads / Step::kQuads;
+    for (uint32_t step = 0; step < steps; ++step) {
       Step codes[kColumns];
 #pragma GCC unroll 8
       for (uint32_t k = 0; k < kColumns; ++k) {
-        codes[k] = Step::load(source.codes, high_plane, step, lane + k * kLanes, lanes);
+        codes[k] = Step::load(source.codes, high_plane, step, steps, lane + k * kLanes, lanes);
         if constexpr (kPrefetch) {
           Step::prefetch(source.ahead, high_plane_ahead, step, lane + k * kLanes, lanes);
         }
@@ -107,14 +99,14 @@ constexpr int rows_together(int rows) {
 
 // Row r's operand stands at operands + r * kParts * quads and its sums start at start(r); finish(first, lane,
 // sums) gets those of several rows, `first` and up, sixteen lanes at a time. kStep divides lanes.
-template <Side kSide, uint32_t kBits, bool kPrecise, int kRows, uint32_t kStep, class Start, class Finish>
+template <Side kSide, Form kForm, bool kPrecise, int kRows, uint32_t kStep, class Start, class Finish>
 HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
                          Start start, Finish finish) {
   constexpr int kTogether = rows_together<kSide, kPrecise>(kRows);
   constexpr uint32_t kColumns = columns_for<kSide, kPrecise>(kTogether, kStep);
   for_fields<kRows / kTogether>([&](auto group) __attribute__((always_inline)) {
     constexpr int kFirst = static_cast<int>(group()) * kTogether;
-    quad_dot_of_rows<kSide, kBits, kPrecise, kTogether, kColumns, kFirst == 0>(
+    quad_dot_of_rows<kSide, kForm, kPrecise, kTogether, kColumns, kFirst == 0>(
         source, quads, lanes, operands + kFirst * Product<kSide, kPrecise>::kParts * quads,
         [&](int r) __attribute__((always_inline)) { return start(kFirst + r); },
         [&](uint32_t lane, const Ints(&sums)[kTogether])

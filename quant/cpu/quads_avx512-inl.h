@@ -10,6 +10,7 @@
 #include <array>
 
 #include "quant/codec.h"
+#include "quant/cpu/form-inl.h"
 #include "quant/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -31,13 +32,14 @@ struct LevelBytes {
 using Levels = __m512i;
 
 // The codes of kQuads quads in sixteen lanes, as loaded.
-template <Side kSide, uint32_t kBits>
+template <Side kSide, Form kForm>
 struct Codes {
+  static constexpr uint32_t kBits = kForm.bits;
   static constexpr uint32_t kQuads = 8 / kBits;
   __m512i bytes;
 
   HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
-                               uint32_t lane, uint32_t lanes) {
+                               uint32_t /*steps*/, uint32_t lane, uint32_t lanes) {
     return {_mm512_load_si512(codes + (size_t{step} * lanes + lane) * 4)};
   }
   HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
@@ -57,13 +59,13 @@ struct Codes {
 
 // Two planes: two vectors of two-bit fields and one of single bits serve eight quads.
 template <Side kSide>
-struct Codes<kSide, 3> {
+struct Codes<kSide, Form{3}> {
   static constexpr uint32_t kQuads = 8;
   __m512i low[2];
   __m512i high;
 
-  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t lane,
-                               uint32_t lanes) {
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                               uint32_t /*steps*/, uint32_t lane, uint32_t lanes) {
     return {{_mm512_load_si512(codes + (size_t{2 * step} * lanes + lane) * 4),
              _mm512_load_si512(codes + (size_t{2 * step + 1} * lanes + lane) * 4)},
             _mm512_load_si512(high_plane + (size_t{step} * lanes + lane) * 4)};
@@ -86,6 +88,87 @@ struct Codes<kSide, 3> {
   }
 };
 
+// What chains go on from: the bytes before those of `step`. Before the first stand the last, each of the
+// lane's next byte (FORMATS.md, "Trellis codecs").
+HWY_INLINE __m512i load_before(const uint8_t* plane, uint32_t step, uint32_t steps, uint32_t lane,
+                               uint32_t lanes) {
+  const uint8_t* at = plane + (size_t{step == 0 ? steps - 1 : step - 1} * lanes + lane) * 4;
+  return _mm512_rolv_epi32(_mm512_load_si512(at), _mm512_set1_epi32(step == 0 ? 8 : 0));
+}
+
+// By bit: `first` where `mask` has ones, else `second`.
+template <int kMask>
+HWY_INLINE __m512i join(__m512i first, __m512i second) {
+  constexpr int kFirstWhereThird = 0xCA;
+  return _mm512_ternarylogic_epi64(_mm512_set1_epi8(static_cast<char>(kMask)), first, second,
+                                   kFirstWhereThird);
+}
+
+// Bits kFrom.. of each byte moved to bit 0 (upwards where kFrom is negative); what surrounds them is junk.
+template <int kFrom>
+HWY_INLINE __m512i move_field(__m512i bytes) {
+  if constexpr (kFrom > 0) return _mm512_srli_epi16(bytes, kFrom);
+  if constexpr (kFrom < 0) return _mm512_slli_epi16(bytes, -kFrom);
+  return bytes;
+}
+
+// The window that ends with the kField-th code of kBits in `bytes`, from bit 0 on; above it is junk.
+template <uint32_t kBits, uint32_t kWindow, uint32_t kField>
+HWY_INLINE __m512i window(__m512i bytes, __m512i before) {
+  constexpr int kFrom = static_cast<int>((kField + 1) * kBits) - static_cast<int>(kWindow);
+  if constexpr (kFrom >= 0)
+    return move_field<kFrom>(bytes);
+  else
+    return join<(1 << -kFrom) - 1>(move_field<8 + kFrom>(before), move_field<kFrom>(bytes));
+}
+
+// Along a trellis. The lookup takes six bits of an index: what lies above does not matter.
+template <Side kSide, Form kForm>
+requires(kForm.trellis) struct Codes<kSide, kForm> {
+  static constexpr uint32_t kQuads = 8 / kForm.bits;
+  __m512i bytes;
+  __m512i before;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                               uint32_t steps, uint32_t lane, uint32_t lanes) {
+    return {_mm512_load_si512(codes + (size_t{step} * lanes + lane) * 4),
+            load_before(codes, step, steps, lane, lanes)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    _mm_prefetch(codes + (size_t{step} * lanes + lane) * 4, _MM_HINT_T1);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m512i table) const {
+    return _mm512_permutexvar_epi8(window<kForm.bits, 6, kField>(bytes, before), table);
+  }
+};
+
+// Of 3 bits the window slides over the plane of single bits.
+template <Side kSide>
+struct Codes<kSide, Form{3, true}> {
+  static constexpr uint32_t kQuads = 8;
+  Codes<kSide, Form{3}> plain;
+  __m512i before;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t steps,
+                               uint32_t lane, uint32_t lanes) {
+    return {Codes<kSide, Form{3}>::load(codes, high_plane, step, steps, lane, lanes),
+            load_before(high_plane, step, steps, lane, lanes)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    Codes<kSide, Form{3}>::prefetch(codes, high_plane, step, lane, lanes);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(__m512i table) const {
+    constexpr int kRest = static_cast<int>(kField % 4 * 2) - 4;  // to bits 4 and 5
+    const __m512i index =
+        join<0x0F>(window<1, 4, kField>(plain.high, before), move_field<kRest>(plain.low[kField / 4]));
+    return _mm512_permutexvar_epi8(index, table);
+  }
+};
+
 // Byte kIndex of each lane of key levels, 128 added.
 template <uint32_t kIndex>
 HWY_INLINE Ints key_level(Levels levels) {
@@ -93,7 +176,10 @@ HWY_INLINE Ints key_level(Levels levels) {
   return Ints{{hn::Vec<IntTag>{_mm512_and_si512(shifted, _mm512_set1_epi32(0xFF))}}};
 }
 
-HWY_INLINE __m512i load_table(const LevelBytes& table) { return _mm512_load_si512(table.bytes); }
+template <Form>
+HWY_INLINE __m512i load_table(const LevelBytes& table) {
+  return _mm512_load_si512(table.bytes);
+}
 
 // How one side's broadcast operand (query or weights) is held: kParts arrays of quads, each quad a dword.
 // Queries have 16 bits, weights 8, or 16 where kPrecise.

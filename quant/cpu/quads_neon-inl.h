@@ -10,6 +10,7 @@
 #pragma once
 
 #include "quant/codec.h"
+#include "quant/cpu/form-inl.h"
 #include "quant/cpu/lanes-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -22,7 +23,7 @@ inline constexpr uint32_t kLeastColumns = 1;
 inline constexpr int32_t kKeyBias = 0;
 inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
 
-// Bytes of levels by code; the first sixteen are used.
+// Bytes of levels by code; a plain form uses the first sixteen.
 struct LevelBytes {
   alignas(64) uint8_t bytes[64];
 };
@@ -53,13 +54,14 @@ HWY_INLINE uint8x16_t shift_bytes_right(uint8x16_t bytes) {
 }
 
 // The codes of kQuads quads in sixteen lanes.
-template <Side kSide, uint32_t kBits>
+template <Side kSide, Form kForm>
 struct Codes {
+  static constexpr uint32_t kBits = kForm.bits;
   static constexpr uint32_t kQuads = 8 / kBits;
   CodeBytes bytes;
 
   HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
-                               uint32_t lane, uint32_t lanes) {
+                               uint32_t /*steps*/, uint32_t lane, uint32_t lanes) {
     return {CodeBytes::load(codes + (size_t{step} * lanes + lane) * 4)};
   }
   HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
@@ -83,13 +85,13 @@ struct Codes {
 
 // Two planes: two sets of two-bit fields and one of single bits serve eight quads.
 template <Side kSide>
-struct Codes<kSide, 3> {
+struct Codes<kSide, Form{3}> {
   static constexpr uint32_t kQuads = 8;
   CodeBytes low[2];
   CodeBytes high;
 
-  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t lane,
-                               uint32_t lanes) {
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                               uint32_t /*steps*/, uint32_t lane, uint32_t lanes) {
     return {{CodeBytes::load(codes + (size_t{2 * step} * lanes + lane) * 4),
              CodeBytes::load(codes + (size_t{2 * step + 1} * lanes + lane) * 4)},
             CodeBytes::load(high_plane + (size_t{step} * lanes + lane) * 4)};
@@ -115,6 +117,97 @@ struct Codes<kSide, 3> {
   }
 };
 
+// What chains go on from: the bytes before those of `step`. Before the first stand the last, each of the
+// lane's next byte (FORMATS.md, "Trellis codecs").
+HWY_INLINE CodeBytes load_before(const uint8_t* plane, uint32_t step, uint32_t steps, uint32_t lane,
+                                 uint32_t lanes) {
+  CodeBytes out = CodeBytes::load(plane + (size_t{step == 0 ? steps - 1 : step - 1} * lanes + lane) * 4);
+  if (step > 0) return out;
+  for (uint8x16_t& part : out.part) {
+    const uint32x4_t four = vreinterpretq_u32_u8(part);
+    part = vreinterpretq_u8_u32(vsriq_n_u32(vshlq_n_u32(four, 8), four, 24));
+  }
+  return out;
+}
+
+// Bits kFrom.. of each byte moved to bit 0, upwards where kFrom is negative.
+template <int kFrom>
+HWY_INLINE uint8x16_t move_field(uint8x16_t bytes) {
+  if constexpr (kFrom > 0) return vshrq_n_u8(bytes, kFrom);
+  if constexpr (kFrom < 0) return vshlq_n_u8(bytes, -kFrom);
+  return bytes;
+}
+
+// The window that ends with the kField-th code of kBits in `bytes`, from bit 0 on; above it is junk.
+template <uint32_t kBits, uint32_t kWindow, uint32_t kField>
+HWY_INLINE uint8x16_t window(uint8x16_t bytes, uint8x16_t before) {
+  constexpr int kFrom = static_cast<int>((kField + 1) * kBits) - static_cast<int>(kWindow);
+  if constexpr (kFrom >= 0)
+    return move_field<kFrom>(bytes);
+  else
+    return vorrq_u8(move_field<8 + kFrom>(before), move_field<kFrom>(bytes));
+}
+
+HWY_INLINE int8x16_t trellis_levels(int8x16x4_t table, uint8x16_t index) {
+  return vqtbl4q_s8(table, vandq_u8(index, vdupq_n_u8(kTrellisLevels - 1)));
+}
+
+// Along a trellis.
+template <Side kSide, Form kForm>
+requires(kForm.trellis) struct Codes<kSide, kForm> {
+  static constexpr uint32_t kQuads = 8 / kForm.bits;
+  CodeBytes bytes;
+  CodeBytes before;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                               uint32_t steps, uint32_t lane, uint32_t lanes) {
+    return {CodeBytes::load(codes + (size_t{step} * lanes + lane) * 4),
+            load_before(codes, step, steps, lane, lanes)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* /*high_plane*/, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    HWY_NAMESPACE::prefetch(codes + (size_t{step} * lanes + lane) * 4);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(int8x16x4_t table) const {
+    Levels out;
+    for (uint32_t i = 0; i < kParts; ++i) {
+      out.part[i] = trellis_levels(table, window<kForm.bits, 6, kField>(bytes.part[i], before.part[i]));
+    }
+    return out;
+  }
+};
+
+// Of 3 bits the window slides over the plane of single bits.
+template <Side kSide>
+struct Codes<kSide, Form{3, true}> {
+  static constexpr uint32_t kQuads = 8;
+  Codes<kSide, Form{3}> plain;
+  CodeBytes before;
+
+  HWY_INLINE static Codes load(const uint8_t* codes, const uint8_t* high_plane, uint32_t step, uint32_t steps,
+                               uint32_t lane, uint32_t lanes) {
+    return {Codes<kSide, Form{3}>::load(codes, high_plane, step, steps, lane, lanes),
+            load_before(high_plane, step, steps, lane, lanes)};
+  }
+  HWY_INLINE static void prefetch(const uint8_t* codes, const uint8_t* high_plane, uint32_t step,
+                                  uint32_t lane, uint32_t lanes) {
+    Codes<kSide, Form{3}>::prefetch(codes, high_plane, step, lane, lanes);
+  }
+  template <uint32_t kField>
+  HWY_INLINE Levels levels(int8x16x4_t table) const {
+    constexpr int kRest = static_cast<int>(kField % 4 * 2) - 4;  // to bits 4 and 5
+    Levels out;
+    for (uint32_t i = 0; i < kParts; ++i) {
+      const uint8x16_t history = window<1, 4, kField>(plain.high.part[i], before.part[i]);
+      const uint8x16_t index =
+          vbslq_u8(vdupq_n_u8(0x0F), history, move_field<kRest>(plain.low[kField / 4].part[i]));
+      out.part[i] = trellis_levels(table, index);
+    }
+    return out;
+  }
+};
+
 // Byte kIndex of each lane of levels.
 template <uint32_t kIndex>
 HWY_INLINE Ints key_level(const Levels& levels) {
@@ -127,8 +220,13 @@ HWY_INLINE Ints key_level(const Levels& levels) {
   return out;
 }
 
-HWY_INLINE int8x16_t load_table(const LevelBytes& table) {
-  return vreinterpretq_s8_u8(vld1q_u8(table.bytes));
+template <Form kForm>
+HWY_INLINE auto load_table(const LevelBytes& table) {
+  const auto* levels = reinterpret_cast<const int8_t*>(table.bytes);
+  if constexpr (kForm.trellis)
+    return vld1q_s8_x4(levels);
+  else
+    return vld1q_s8(levels);
 }
 
 // Queries and weights are held alike: an array of quads' high bytes, then one of low bytes. Precise or not,

@@ -43,15 +43,16 @@ inline void turn_queries(Tile& tile, RowBlock& block) {
 }
 
 // Levels as floats, [dim][tokens].
-template <uint32_t kBits>
+template <Form kForm>
 void unfold_levels(const QuadSource& source, SectionShape shape, float* out) {
-  using Step = Codes<Side::kKey, kBits>;
-  const auto table = load_table(*source.table);
+  using Step = Codes<Side::kKey, kForm>;
+  const auto table = load_table<kForm>(*source.table);
   const uint8_t* high_plane = source.codes + source.high_plane;
   const uint8_t* high_plane_ahead = source.ahead + source.high_plane;
-  for (uint32_t step = 0; step < shape.dim / 4 / Step::kQuads; ++step) {
+  const uint32_t steps = shape.dim / 4 / Step::kQuads;
+  for (uint32_t step = 0; step < steps; ++step) {
     for (uint32_t lane = 0; lane < shape.tokens; lane += kLanes) {
-      const Step codes = Step::load(source.codes, high_plane, step, lane, shape.tokens);
+      const Step codes = Step::load(source.codes, high_plane, step, steps, lane, shape.tokens);
       Step::prefetch(source.ahead, high_plane_ahead, step, lane, shape.tokens);
       for_fields<Step::kQuads>([&](auto field) __attribute__((always_inline)) {
         const Levels levels = codes.template levels<field()>(table);
@@ -190,11 +191,10 @@ inline void rope_keys(const FoldedPages& pages, const CodecInfo& codec, Tile& ti
     unfold_floats(codec.bits == 16, tile.section.key.codes, shape, tile.keys);
     return turn_keys<false>(rotation, tile.section, shape, tile.keys);
   }
-  if (codec.bits == 2) unfold_levels<2>(tile.section.key, shape, tile.keys);
-  if (codec.bits == 3) unfold_levels<3>(tile.section.key, shape, tile.keys);
-  if (codec.bits == 4) unfold_levels<4>(tile.section.key, shape, tile.keys);
-  if (codec.bits == 8) unfold_levels<8>(tile.section.key, shape, tile.keys);
-  if (codec.family == CodecFamily::kRotated) mix_all_channels(tile.keys, shape);
+  with_form(codec, [&](auto form) {
+    if constexpr (!form().is_float()) unfold_levels<form()>(tile.section.key, shape, tile.keys);
+  });
+  if (codec.space == CodecSpace::kRotated) mix_all_channels(tile.keys, shape);
   set_channel_terms(codec, rotation, shape, &tile.section);
   turn_keys<true>(rotation, tile.section, shape, tile.keys);
 }

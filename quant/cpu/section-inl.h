@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 
 #include "quant/bytes.h"
 #include "quant/cpu/exp2-inl.h"
@@ -17,6 +18,7 @@
 #include "quant/cpu/quad_dot-inl.h"
 #include "quant/dot_quad.h"
 #include "quant/kernels.h"
+#include "quant/scale_code.h"
 #include "quant/steps.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -58,6 +60,14 @@ HWY_INLINE Floats relative_log2(Ints codes) {
   return select(codes == splat(0), splat(-1000.0F), log2);
 }
 
+// Scales of a trellis codec, relative to the factor of their range.
+HWY_INLINE Floats relative_scales(const ScaleRange& range, Ints codes) {
+  const auto shift = static_cast<int>(23 - range.mantissa_bits);
+  const Ints lowest = splat(std::bit_cast<int32_t>(range.relative(1)) >> shift);
+  const Floats scales = floats_from_bits(shift_left(codes + lowest - splat(1), shift));
+  return select(codes == splat(0), splat(0.0F), scales);
+}
+
 HWY_INLINE void load_halves(const uint8_t* halves, uint32_t count, float factor, float* out) {
   const uint16_t* from = reinterpret_cast<const uint16_t*>(halves);
   for (uint32_t i = 0; i < count; i += kLanes) store(load_f16(from + i) * splat(factor), out + i);
@@ -69,17 +79,41 @@ HWY_INLINE void fill(float value, uint32_t count, float* out) {
 
 // The two logarithmic steps in a rotated param: of the largest token scale and of the mean.
 HWY_INLINE float scale_step(uint32_t param) { return step_value(static_cast<int16_t>(param & 0xFFFFU)); }
-HWY_INLINE float mean_step(uint32_t param) { return step_value(static_cast<int16_t>(param >> 16)); }
+HWY_INLINE float mean_step(CodecFamily family, uint32_t param) {
+  return step_value(family == CodecFamily::kTrellis ? trellis_mean_step(param)
+                                                    : static_cast<int16_t>(param >> 16));
+}
+
+inline void load_key_scales(CodecFamily family, uint32_t tokens, const uint8_t* meta, uint32_t param,
+                            Section* section) {
+  const ScaleRange range = scale_range(param);
+  const bool trellis = family == CodecFamily::kTrellis;
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Ints codes = load_u8(meta + t);
+    store(trellis ? relative_scales(range, codes) : relative_scales(codes), section->key_token_scale + t);
+  }
+  section->key_factor = trellis ? range.factor() : scale_step(param);
+}
+
+inline void load_value_scales(CodecFamily family, uint32_t tokens, const uint8_t* meta, uint32_t param,
+                              Section* section) {
+  const ScaleRange range = scale_range(param);
+  const bool trellis = family == CodecFamily::kTrellis;
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Ints codes = load_u8(meta + t);
+    const Floats scales = trellis ? relative_scales(range, codes) : relative_scales(codes);
+    store(scales, section->value_token_scale + t);
+    store(trellis ? rough_log2(scales) : relative_log2(codes), section->value_token_log2 + t);
+  }
+  section->value_factor = trellis ? range.factor() : scale_step(param);
+}
 
 inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
                            Section* section) {
-  if (codec.family == CodecFamily::kRotated) {
-    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
-      store(relative_scales(load_u8(meta + t)), section->key_token_scale + t);
-    }
+  if (codec.space == CodecSpace::kRotated) {
+    load_key_scales(codec.family, shape.tokens, meta, param, section);
     section->key_means = meta + shape.tokens;
-    section->key_factor = scale_step(param);
-    section->key_mean_step = mean_step(param);
+    section->key_mean_step = mean_step(codec.family, param);
   } else if (codec.family == CodecFamily::kUniform) {
     load_halves(meta, shape.dim, codec.bits == 8 ? 1.0F : 0.5F, section->key_channel_scale);
     load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
@@ -90,14 +124,9 @@ inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uin
 
 inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
                              Section* section) {
-  if (codec.family == CodecFamily::kRotated) {
-    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
-      const Ints codes = load_u8(meta + t);
-      store(relative_scales(codes), section->value_token_scale + t);
-      store(relative_log2(codes), section->value_token_log2 + t);
-    }
-    section->value_factor = scale_step(param);
-    const Floats step = splat(mean_step(param));
+  if (codec.space == CodecSpace::kRotated) {
+    load_value_scales(codec.family, shape.tokens, meta, param, section);
+    const Floats step = splat(mean_step(codec.family, param));
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       store(to_floats(load_s8(meta + shape.tokens + c)) * step, section->value_offset + c);
     }
@@ -118,8 +147,8 @@ inline void set_constant_terms(const CodecInfo& key, const CodecInfo& value, Sec
   section->value.table = &level_bytes(value, Side::kValue);
   section->key.high_plane = high_plane_offset(shape);
   section->value.high_plane = high_plane_offset(shape);
-  if (key.family != CodecFamily::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);
-  if (value.family != CodecFamily::kRotated) fill(1.0F, shape.dim, section->value_offset);
+  if (key.space != CodecSpace::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);
+  if (value.space != CodecSpace::kRotated) fill(1.0F, shape.dim, section->value_offset);
 }
 
 // Points at the arrays of `section` and prefetches the meta of the section at `ahead`.

@@ -37,7 +37,7 @@ void score_rotated_keys(Tile& tile, RowBlock&) {
       });
 }
 
-template <uint32_t kBits, int kRows, class Shape, bool kMids, bool kMasked>
+template <Form kForm, int kRows, class Shape, bool kMids, bool kMasked>
 void weigh_codes(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
   RowMaxima maxima[kRows];
@@ -46,8 +46,8 @@ void weigh_codes(Tile& tile, RowBlock& block) {
   }
   const SectionMaxima section = reduce_maxima(maxima);
   raise_maximum<kRows>(tile, block, section.score);
-  const bool precise = choose_precision<kBits, kRows>(tile.section, section, block);
-  weigh_at_precision<kBits, kMids, kMasked, kRows, Shape>(tile, block, precise);
+  const bool precise = choose_precision<kForm, kRows>(tile.section, section, block);
+  weigh_at_precision<kForm, kMids, kMasked, kRows, Shape>(tile, block, precise);
 }
 
 template <bool kBf16, int kRows, class Shape, bool kMasked>
@@ -59,25 +59,6 @@ void weigh_floats(Tile& tile, RowBlock& block) {
       shape.tokens(), [&](int r, uint32_t channel, Floats sum) __attribute__((always_inline)) {
         add_to_output(tile, block, r, channel, sum);
       });
-}
-
-// Calls f(integral_constant) for the width of a codec.
-template <class F>
-void with_bits(uint32_t bits, F f) {
-  switch (bits) {
-    case 2:
-      return f(std::integral_constant<uint32_t, 2>{});
-    case 3:
-      return f(std::integral_constant<uint32_t, 3>{});
-    case 4:
-      return f(std::integral_constant<uint32_t, 4>{});
-    case 8:
-      return f(std::integral_constant<uint32_t, 8>{});
-    case 16:
-      return f(std::integral_constant<uint32_t, 16>{});
-    default:
-      return f(std::integral_constant<uint32_t, 32>{});
-  }
 }
 
 // The steps of one block size, chosen once per call.
@@ -92,33 +73,35 @@ struct BlockSteps {
 
 template <int kRows, class Shape>
 void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
-  const bool rotated = codec.family == CodecFamily::kRotated;
+  const bool rotated = codec.space == CodecSpace::kRotated;
   steps->query = rotated ? &quantise_queries<kRows, Shape> : nullptr;
   steps->fold = rotated                                 ? &dot_means<kRows, Shape>
                 : codec.family == CodecFamily::kUniform ? &fold_queries<kRows, Shape>
                                                         : &plain_query;
-  with_bits(codec.bits, [steps, rotated](auto bits) {
-    if constexpr (bits() >= 16) {
-      steps->score = &score_floats<bits() == 16, kRows, Shape>;
+  with_form(codec, [steps, rotated](auto form) {
+    if constexpr (form().is_float()) {
+      steps->score = &score_floats<form().bits == 16, kRows, Shape>;
+    } else if constexpr (form().trellis) {
+      steps->score = &score_quads<form(), true, kRows, Shape>;
     } else {
       steps->score =
-          rotated ? &score_quads<bits(), true, kRows, Shape> : &score_quads<bits(), false, kRows, Shape>;
+          rotated ? &score_quads<form(), true, kRows, Shape> : &score_quads<form(), false, kRows, Shape>;
     }
   });
 }
 
 template <int kRows, class Shape>
 void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
-  with_bits(codec.bits, [steps, &codec](auto bits) {
-    if constexpr (bits() >= 16) {
-      steps->weigh = &weigh_floats<bits() == 16, kRows, Shape, false>;
-      steps->weigh_masked = &weigh_floats<bits() == 16, kRows, AnyShape, true>;
-    } else if (codec.family == CodecFamily::kRotated) {
-      steps->weigh = &weigh_codes<bits(), kRows, Shape, false, false>;
-      steps->weigh_masked = &weigh_codes<bits(), kRows, AnyShape, false, true>;
-    } else {
-      steps->weigh = &weigh_codes<bits(), kRows, Shape, true, false>;
-      steps->weigh_masked = &weigh_codes<bits(), kRows, AnyShape, true, true>;
+  with_form(codec, [steps, &codec](auto form) {
+    if constexpr (form().is_float()) {
+      steps->weigh = &weigh_floats<form().bits == 16, kRows, Shape, false>;
+      steps->weigh_masked = &weigh_floats<form().bits == 16, kRows, AnyShape, true>;
+    } else if (form().trellis || codec.family == CodecFamily::kRotated) {
+      steps->weigh = &weigh_codes<form(), kRows, Shape, false, false>;
+      steps->weigh_masked = &weigh_codes<form(), kRows, AnyShape, false, true>;
+    } else if constexpr (!form().trellis) {
+      steps->weigh = &weigh_codes<form(), kRows, Shape, true, false>;
+      steps->weigh_masked = &weigh_codes<form(), kRows, AnyShape, true, true>;
     }
   });
 }

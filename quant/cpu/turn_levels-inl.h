@@ -1,5 +1,6 @@
-// pre_rope keys of 4 bits and below, of the common shape, brought to the query's space in 16-bit integers and
-// multiplied as such. rope_keys-inl.h does the same in f32 for all others, at three times the cost.
+// pre_rope keys of 4 bits and below, but for trellis codecs, of the common shape, brought to the query's
+// space in 16-bit integers and multiplied as such. rope_keys-inl.h does the same in f32 for all others, at
+// three times the cost.
 //
 // A lane holds two channels of a token, 0 and 2 or 1 and 3 of a quad (a *kind*), as the bytes of codes give
 // them. So nothing is transposed: channels c and c + 64, which a rotation mixes, stand in different
@@ -47,7 +48,8 @@ inline constexpr float kRotatedGain = kMatrixTop / 32768.0F * (kOne / 32768.0F);
 
 // Whether this file serves a call in pre_rope space.
 inline bool turns_levels(const FoldedPages& pages, const CodecInfo& key) {
-  return key.bits <= 4 && CommonShape::is(pages.shape) && pages.rotation->rotary_dim == pages.shape.dim;
+  return key.bits <= 4 && key.family != CodecFamily::kTrellis && CommonShape::is(pages.shape) &&
+         pages.rotation->rotary_dim == pages.shape.dim;
 }
 
 // Where the entry of sixteen tokens, a kind and a quad stands in Tile::turns: in the order of use.
@@ -181,16 +183,16 @@ struct UniformQuad {
 template <uint32_t kBits, uint32_t kField>
 HWY_INLINE void turn_uniform_field(const QuadSource& source, uint32_t step, const UniformQuad& pairs,
                                    const int32_t* turns, int32_t* out) {
-  using Step = Codes<Side::kValue, kBits>;  // signed levels
+  using Step = Codes<Side::kValue, Form{kBits}>;  // signed levels
   constexpr uint32_t kSteps = kHalfQuads / Step::kQuads;
-  const auto table = load_table(turned_level_bytes(kBits));
+  const auto table = load_table<Form{kBits}>(turned_level_bytes(kBits));
   const uint8_t* high_plane = source.codes + source.high_plane;
   const uint8_t* high_plane_ahead = source.ahead + source.high_plane;
   const uint32_t quad = step * Step::kQuads + kField;
 #pragma GCC unroll 4
   for (uint32_t lane = 0; lane < kTurnTokens; lane += kLanes) {
-    const Step first = Step::load(source.codes, high_plane, step, lane, kTurnTokens);
-    const Step second = Step::load(source.codes, high_plane, step + kSteps, lane, kTurnTokens);
+    const Step first = Step::load(source.codes, high_plane, step, 2 * kSteps, lane, kTurnTokens);
+    const Step second = Step::load(source.codes, high_plane, step + kSteps, 2 * kSteps, lane, kTurnTokens);
     if constexpr (kField == 0) {
       Step::prefetch(source.ahead, high_plane_ahead, step, lane, kTurnTokens);
       Step::prefetch(source.ahead, high_plane_ahead, step + kSteps, lane, kTurnTokens);
@@ -210,7 +212,7 @@ HWY_INLINE void turn_uniform_field(const QuadSource& source, uint32_t step, cons
 
 template <uint32_t kBits>
 void turn_uniform_keys(Tile& tile) {
-  constexpr uint32_t kQuads = Codes<Side::kValue, kBits>::kQuads;
+  constexpr uint32_t kQuads = Codes<Side::kValue, Form{kBits}>::kQuads;
   alignas(64) int32_t scales[2 * kTurnQuads];
   alignas(64) int32_t mids[2 * kTurnQuads];
   set_uniform_pairs<kBits>(tile, scales, mids);
@@ -248,11 +250,12 @@ inline float set_rotated_means(Tile& tile, int32_t* means) {
 // Sixteen tokens of all levels, mixed within quads: to tile.mixed, [2][kTurnQuads][sixteen lanes].
 template <uint32_t kBits>
 HWY_INLINE void mix_quads(const QuadSource& source, uint32_t lane, int32_t* mixed) {
-  using Step = Codes<Side::kKey, kBits>;
-  const auto table = load_table(*source.table);
+  using Step = Codes<Side::kKey, Form{kBits}>;
+  const auto table = load_table<Form{kBits}>(*source.table);
   const uint8_t* high_plane = source.codes + source.high_plane;
-  for (uint32_t step = 0; step < kTurnQuads / Step::kQuads; ++step) {
-    const Step codes = Step::load(source.codes, high_plane, step, lane, kTurnTokens);
+  constexpr uint32_t kSteps = kTurnQuads / Step::kQuads;
+  for (uint32_t step = 0; step < kSteps; ++step) {
+    const Step codes = Step::load(source.codes, high_plane, step, kSteps, lane, kTurnTokens);
     Step::prefetch(source.ahead, source.ahead + source.high_plane, step, lane, kTurnTokens);
     for_fields<Step::kQuads>([&](auto field) __attribute__((always_inline)) {
       const Levels levels = codes.template levels<field()>(table);

@@ -27,5 +27,14 @@ struct Mask {
   hn::Mask<FloatTag> part[kParts];
 };
 
+// Calls f(integral_constant) for 0 .. kCount - 1: shifts of fields must be constants.
+template <uint32_t kCount, class F>
+HWY_INLINE void for_fields(F f) {
+  [&]<uint32_t... kField>(std::integer_sequence<uint32_t, kField...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<uint32_t, kField>{}), ...);
+  }
+  (std::make_integer_sequence<uint32_t, kCount>{});
+}
+
 }  // namespace quire::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -32,6 +32,9 @@ void encode_side(CodecId id, Side side, SectionShape shape, const float* x, uint
     case CodecFamily::kRotated:
       *param = encode_rotated(codec, side, shape, x, first, codes, meta);
       break;
+    case CodecFamily::kTrellis:
+      *param = encode_trellis(codec, side, shape, x, first, codes, meta);
+      break;
   }
 }
 
@@ -46,6 +49,9 @@ void decode_side(CodecId id, Side side, SectionShape shape, const SideView& view
       break;
     case CodecFamily::kRotated:
       decode_rotated(codec, side, shape, view, out);
+      break;
+    case CodecFamily::kTrellis:
+      decode_trellis(codec, side, shape, view, out);
       break;
   }
 }

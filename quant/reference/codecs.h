@@ -19,9 +19,12 @@ uint32_t encode_uniform(const CodecInfo& codec, Side side, SectionShape shape, c
                         uint8_t* codes, uint8_t* meta);
 uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const float* x, uint32_t first,
                         uint8_t* codes, uint8_t* meta);
+uint32_t encode_trellis(const CodecInfo& codec, Side side, SectionShape shape, const float* x, uint32_t first,
+                        uint8_t* codes, uint8_t* meta);
 
 void decode_uniform(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
 void decode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
+void decode_trellis(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
 
 // The section exponent over tokens >= first.
 int section_exponent_of(SectionShape shape, const float* x, uint32_t first);

@@ -7,82 +7,22 @@
 #include "quant/dot_quad.h"
 #include "quant/levels.h"
 #include "quant/reference/codecs.h"
+#include "quant/reference/section_mean.h"
+#include "quant/reference/sum16.h"
 #include "quant/section_exponent.h"
 #include "quant/steps.h"
 
 namespace quire::reference {
 namespace {
 
-constexpr uint32_t kMaxDim = 256;
 constexpr uint32_t kMaxTokens = 128;
-constexpr int kLastMeanCode = 127;
 constexpr int kLastScaleCode = 255;
-// Means and scales below this, beside values near 1, are taken as zero; nothing on the way to a code can
-// then underflow.
-constexpr float kNegligible = 0x1p-60F;
-
-using Row = std::array<float, kMaxDim>;
-
-// Sixteen partial sums, then a tree: the order that 16 lanes add in, written down for every machine.
-float sum16(const Row& row, uint32_t dim) {
-  std::array<float, 16> partial{};
-  std::copy_n(row.begin(), 16, partial.begin());
-  for (uint32_t i = 16; i < dim; ++i) partial[i % 16] += row[i];
-  for (uint32_t half = 8; half >= 1; half /= 2) {
-    for (uint32_t i = 0; i < half; ++i) partial[i] += partial[i + half];
-  }
-  return partial[0];
-}
 
 uint32_t quantise(const LevelTable& table, float residual, float inverse) {
   const float y = residual * inverse;
   uint32_t code = 0;
   for (const float threshold : table.thresholds) code += threshold < y ? 1U : 0U;
   return code;
-}
-
-// The mean of the section per channel as it will be decoded, and its codes.
-struct SectionMean {
-  int step = 0;
-  std::array<int8_t, kMaxDim> codes{};
-  Row values{};
-};
-
-SectionMean quantise_mean(const Row& mean, uint32_t dim) {
-  SectionMean result;
-  float largest = 0.0F;
-  for (uint32_t channel = 0; channel < dim; ++channel) largest = std::max(largest, std::fabs(mean[channel]));
-  if (largest < kNegligible) return result;
-  result.step = ceil_step(largest / static_cast<float>(kLastMeanCode));
-  const float step = step_value(result.step);
-  for (uint32_t channel = 0; channel < dim; ++channel) {
-    const auto code = static_cast<int>(std::nearbyint(mean[channel] / step));
-    result.codes[channel] = static_cast<int8_t>(std::clamp(code, -kLastMeanCode, kLastMeanCode));
-    result.values[channel] = static_cast<float>(result.codes[channel]) * step;
-  }
-  return result;
-}
-
-SectionMean section_mean(SectionShape shape, const float* x, uint32_t first, float down) {
-  Row mean{};
-  if (first == shape.tokens) return {};
-  const float per_token = 1.0F / static_cast<float>(shape.tokens - first);
-  for (uint32_t channel = 0; channel < shape.dim; ++channel) {
-    float sum = x[size_t{first} * shape.dim + channel] * down;
-    for (uint32_t token = first + 1; token < shape.tokens; ++token) {
-      sum += x[size_t{token} * shape.dim + channel] * down;
-    }
-    mean[channel] = sum * per_token;
-  }
-  return quantise_mean(mean, shape.dim);
-}
-
-Row residual_of(const float* row, uint32_t dim, float down, const SectionMean& mean) {
-  Row residual{};
-  for (uint32_t channel = 0; channel < dim; ++channel) {
-    residual[channel] = row[channel] * down - mean.values[channel];
-  }
-  return residual;
 }
 
 struct CodedToken {
@@ -113,12 +53,6 @@ CodedToken code_token(const LevelTable& table, const Row& residual, uint32_t dim
   token.negligible = false;
   token.step = round_step(rotated_scale(energy, sum16(terms, dim), static_cast<float>(squares)));
   return token;
-}
-
-uint32_t pack_param(int scale_step, int mean_step, int exponent) {
-  const auto scale_half = static_cast<uint16_t>(scale_step + kStepsPerOctave * exponent);
-  const auto mean_half = static_cast<uint16_t>(mean_step + kStepsPerOctave * exponent);
-  return scale_half | uint32_t{mean_half} << 16;
 }
 
 }  // namespace
@@ -154,7 +88,7 @@ uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, c
       put_code(codes, side, shape, codec.bits, token, channel, tokens[token].codes[channel]);
     }
   }
-  return pack_param(largest_step, mean.step, exponent);
+  return pack_steps(largest_step + kStepsPerOctave * exponent, mean.step + kStepsPerOctave * exponent);
 }
 
 void decode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out) {

@@ -14,6 +14,7 @@ _Static_assert(QUIRE_UNSUPPORTED == 7 && QUIRE_NOT_FINITE == 8 && QUIRE_DEVICE_L
 _Static_assert(QUIRE_INTERNAL == 10, "pinned");
 _Static_assert(QUIRE_CODEC_F32 == 1 && QUIRE_CODEC_BF16 == 2 && QUIRE_CODEC_INT8 == 8, "pinned");
 _Static_assert(QUIRE_CODEC_INT2 == 11 && QUIRE_CODEC_ROT4 == 16 && QUIRE_CODEC_ROT2 == 18, "pinned");
+_Static_assert(QUIRE_CODEC_TCQ4 == 24 && QUIRE_CODEC_TCQ1 == 27, "pinned");
 _Static_assert(QUIRE_POST_ROPE == 0 && QUIRE_PRE_ROPE == 1 && QUIRE_BF16 == 1 && QUIRE_F16 == 2, "pinned");
 
 enum { kLayers = 2, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 64, kTokens = 200 };

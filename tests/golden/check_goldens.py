@@ -96,7 +96,7 @@ def input_rows(entry: Entry, codec: str, stream: int, diag: list[float] | None) 
         if is_mirrored(entry, t):
             rows[t] = [-x for x in rows[t - 1]]
     match CODECS[_CODEC_IDS[codec]].family:
-        case "rotated":
+        case "rotated" | "trellis":
             return [rotate_row(row, diag) for row in rows]
         case "uniform":
             return [clamp_row(row) for row in rows]

@@ -214,6 +214,7 @@ using AddSpec = std::function<PageSpec&(CodecId key, CodecId value, SectionShape
 // Where rounding, flushing and saturation take turns.
 void add_edges(const AddSpec& add) {
   for (const CodecInfo& codec : kCodecs) {
+    if (codec.family == CodecFamily::kTrellis) continue;
     PageSpec& spec = add(codec.id, codec.id, {32, 64}, Fill::kHuge);
     spec.header.kind.sink_tokens = codec.bits == 32 ? 0 : 2;
     spec.whole_bytes = codec.id == CodecId::kBf16;
@@ -258,6 +259,39 @@ void add_foreign(const AddSpec& add) {
   add(CodecId::kBf16, CodecId::kF32, small, Fill::kFlat).params = {7, UINT32_MAX};
 }
 
+// The trellis codecs: the same kinds of pages.
+void add_trellis(const AddSpec& add) {
+  constexpr std::array<CodecId, 4> kTrellis{CodecId::kTcq4, CodecId::kTcq3, CodecId::kTcq2, CodecId::kTcq1};
+  for (const CodecId codec : kTrellis) {
+    add(codec, codec, {32, 32}, Fill::kChannels).whole_bytes = true;
+    PageSpec& sinks = add(codec, codec, {32, 64}, Fill::kChannels);
+    sinks.header.kind.sink_tokens = 5;
+    sinks.header.kind.kv_heads = 2;
+    sinks.header.token_count = 20;
+    sinks.balanced = true;
+    add(codec, codec, {32, 64}, Fill::kHuge).header.kind.sink_tokens = 2;
+    add(codec, codec, {32, 32}, Fill::kChannels).header.kind.sink_tokens = 32;
+    for (const Fill fill : {Fill::kFlat, Fill::kTokens, Fill::kWild, Fill::kSubnormal, Fill::kConstant,
+                            Fill::kZeros, Fill::kFading, Fill::kWhisper, Fill::kScaleStep}) {
+      add(codec, codec, {32, 32}, fill).balanced = true;
+    }
+  }
+  add(CodecId::kTcq3, CodecId::kTcq2, {64, 128}, Fill::kChannels).balanced = true;
+  add(CodecId::kTcq4, CodecId::kTcq1, {128, 96}, Fill::kChannels).balanced = true;
+  add(CodecId::kTcq1, CodecId::kTcq3, {32, 256}, Fill::kChannels).balanced = true;
+  add(CodecId::kTcq2, CodecId::kTcq4, {64, 32}, Fill::kChannels).balanced = true;
+
+  const auto param = [](int scale, int mean, uint32_t mantissa_bits) {
+    return uint32_t{static_cast<uint16_t>(scale)} | (static_cast<uint32_t>(mean) & 0x3FFFU) << 16 |
+           (mantissa_bits - 4) << 30;
+  };
+  const SectionShape small{32, 32};
+  add(CodecId::kTcq4, CodecId::kTcq2, small, Fill::kChannels).params = {param(32767, 0, 7),
+                                                                        param(-32768, 8191, 4)};
+  add(CodecId::kTcq3, CodecId::kTcq1, small, Fill::kChannels).params = {param(-16200, -8192, 5),
+                                                                        param(16255, 2047, 6)};
+}
+
 std::vector<PageSpec> page_specs() {
   std::vector<PageSpec> specs;
   uint32_t seed = 1;
@@ -267,8 +301,10 @@ std::vector<PageSpec> page_specs() {
   };
 
   // Small pages of each codec, byte for byte.
-  for (const CodecInfo& codec : kCodecs)
+  for (const CodecInfo& codec : kCodecs) {
+    if (codec.family == CodecFamily::kTrellis) continue;
     add(codec.id, codec.id, {32, 32}, Fill::kChannels).whole_bytes = true;
+  }
 
   // Sinks, several heads, a balance, pre_rope keys, a page that is not full.
   for (const CodecId codec : {CodecId::kRot4, CodecId::kRot3, CodecId::kRot2, CodecId::kInt4}) {
@@ -283,6 +319,7 @@ std::vector<PageSpec> page_specs() {
 
   // Every codec on every kind of input.
   for (const CodecInfo& codec : kCodecs) {
+    if (codec.family == CodecFamily::kTrellis) continue;
     for (const Fill fill :
          {Fill::kFlat, Fill::kTokens, Fill::kWild, Fill::kSubnormal, Fill::kConstant, Fill::kZeros}) {
       add(codec.id, codec.id, {32, 96}, fill).balanced = true;
@@ -308,6 +345,7 @@ std::vector<PageSpec> page_specs() {
   add_edges(add);
   add_steps(add);
   add_foreign(add);
+  add_trellis(add);
   return specs;
 }
 

@@ -27,18 +27,45 @@ class Side(Enum):
 
 @dataclass(frozen=True)
 class Codec:
-    """A codec: its family, its bits per code and, for rotated ones, the levels and the unit u."""
+    """A codec: its family, its bits per code and, for rotated and trellis ones, the levels and the unit u."""
 
     name: str
     family: str
     bits: int
     levels: tuple[int, ...] = ()
     unit: float = 0.0
+    history: int = 0  # of a trellis codec: the bits of a code that later windows hold
 
 
 _HALF_ROT4 = (6, 18, 31, 44, 58, 75, 96, 127)
 _HALF_ROT3 = (14, 45, 79, 127)
 _HALF_ROT2 = (38, 127)
+
+
+_TCQ4 = (
+    -102, -29, -22, -69, -39, -14, -7, -52, 35, 1, 8, 45, 88, 26, 18, 59,
+    6, 39, 53, 13, 29, 102, 72, 22, -26, -80, -61, -17, -9, -35, -46, -1,
+    46, 9, 1, 36, 61, 18, 27, 80, -71, -22, -30, -124, -52, -6, -14, -40,
+    -17, -60, -88, -27, -2, -45, -36, -9, 13, 52, 40, 6, 21, 68, 124, 30,
+)
+_TCQ3 = (
+    -95, 35, 3, 19, 50, -69, 29, -18, 38, -116, 20, 3, -69, 48, 13, 29,
+    -51, 62, -29, -13, 94, -41, -2, 13, 66, -52, -12, -29, -41, 114, -18, -2,
+    18, 2, 39, -79, 11, 28, -61, 48, 3, 18, -84, 37, 28, 11, 50, -62,
+    -13, -30, 67, -48, -22, -5, -36, 79, -30, -13, -49, 62, -5, -22, 83, -36,
+)
+_TCQ2 = (
+    -81, 44, 8, -24, -40, 63, 23, -7, 21, -7, -41, 71, 7, -21, -63, 40,
+    8, -19, -62, 42, 22, -6, -40, 67, -41, 54, 21, -9, -103, 42, 8, -24,
+    40, -55, -20, 7, 66, -41, -7, 22, -10, 21, 81, -46, -23, 7, 40, -73,
+    -23, 9, 42, -62, -6, 26, 103, -40, 63, -40, -8, 21, 39, -72, -22, 5,
+)
+_TCQ1 = (
+    -31, 16, -19, 39, -44, 11, -13, 59, 45, -11, 15, -55, 32, -21, 19, -29,
+    -24, 34, -31, 18, -11, 59, -40, 16, 15, -69, 68, -8, 8, -58, 34, -24,
+    27, -54, 37, -18, 13, -55, 52, -12, -14, 65, -41, 13, -21, 24, -31, 19,
+    33, -19, 19, -28, 48, -11, 16, -46, -40, 15, -10, 66, -71, 11, -20, 30,
+)
 
 
 def _mirrored(half: tuple[int, ...]) -> tuple[int, ...]:
@@ -55,6 +82,10 @@ CODECS = {
     16: Codec("rot4", "rotated", 4, _mirrored(_HALF_ROT4), float.fromhex("0x1.73cefap+5")),
     17: Codec("rot3", "rotated", 3, _mirrored(_HALF_ROT3), float.fromhex("0x1.d8218p+5")),
     18: Codec("rot2", "rotated", 2, _mirrored(_HALF_ROT2), float.fromhex("0x1.5054bp+6")),
+    24: Codec("tcq4", "trellis", 4, _TCQ4, 40.0, history=4),
+    25: Codec("tcq3", "trellis", 3, _TCQ3, 40.0, history=1),
+    26: Codec("tcq2", "trellis", 2, _TCQ2, 40.0, history=2),
+    27: Codec("tcq1", "trellis", 1, _TCQ1, 40.0, history=1),
 }
 
 
@@ -365,8 +396,149 @@ def decode_rotated(codec: Codec, side: Side, encoded: Encoded, tokens: int, head
     ]
 
 
-_ENCODERS = {"float": encode_float, "uniform": encode_uniform, "rotated": encode_rotated}
-_DECODERS = {"float": decode_float, "uniform": decode_uniform, "rotated": decode_rotated}
+def chains_of(side: Side, tokens: int, head_dim: int) -> list[list[tuple[int, int]]]:
+    """The (token, channel) of every element of every chain, in the chain's order."""
+    size, lanes = (head_dim, tokens) if side is Side.KEYS else (tokens, head_dim)
+    order = [r for phase in range(4) for r in range(phase, size, 4)]
+    return [[(lane, r) if side is Side.KEYS else (r, lane) for r in order] for lane in range(lanes)]
+
+
+def window_bits(codec: Codec) -> int:
+    return 6 - (codec.bits - codec.history)
+
+
+def read_chain(codec: Codec, codes: list[int]) -> list[int]:
+    """The levels of the codes of one chain."""
+    rest_bits, w = codec.bits - codec.history, window_bits(codec)
+    window, levels = 0, []
+    for code in codes + codes:  # once around the ring to have the window before the first
+        window = (window >> codec.history) + (code >> rest_bits << w - codec.history)
+        levels.append(codec.levels[window + ((code & 2**rest_bits - 1) << w)])
+    return levels[len(codes) :]
+
+
+class Viterbi:
+    """The cheapest ways through a trellis from the states that `sums` leaves open."""
+
+    def __init__(self, codec: Codec, sums: list[float]):
+        self.codec, self.sums, self.w = codec, sums, window_bits(codec)
+        h = codec.history
+        self.ways = [
+            [((state << h) + n % 2**h, n >> h) for n in range(2**codec.bits)]  # window and rest of way n
+            for state in range(len(sums))
+        ]
+        self.taken: list[list[tuple[int, int]]] = []
+
+    def advance(self, y: int) -> None:
+        new_sums, new_taken = [], []
+        for ways in self.ways:
+            best = (math.inf, 0, 0)
+            for window, rest in ways:
+                level = self.codec.levels[window + (rest << self.w)]
+                cost = self.sums[window % len(self.sums)] + level * level - 2 * level * y
+                if cost < best[0]:
+                    best = (cost, window, rest)
+            new_sums.append(best[0])
+            new_taken.append(best[1:])
+        self.sums = new_sums
+        self.taken.append(new_taken)
+
+    def back(self, state: int, elements: int) -> tuple[int, list[int]]:
+        """The state that many elements before the end of the path that ends in `state`, and their codes."""
+        codes = []
+        for taken in reversed(self.taken[len(self.taken) - elements :]):
+            window, rest = taken[state]
+            codes.append((window >> self.w - self.codec.history << self.codec.bits - self.codec.history) + rest)
+            state = window % len(self.sums)
+        return state, codes[::-1]
+
+
+def write_chain(codec: Codec, targets: list[int]) -> list[int]:
+    """The codes of one chain."""
+    states = 2 ** (window_bits(codec) - codec.history)
+    around = Viterbi(codec, [0] * states)
+    for y in targets[-8:] + targets[:8]:
+        around.advance(y)
+    seam, _ = around.back(around.sums.index(min(around.sums)), 8)
+    whole = Viterbi(codec, [0 if state == seam else math.inf for state in range(states)])
+    for y in targets:
+        whole.advance(y)
+    return whole.back(seam, len(targets))[1]
+
+
+def place_of(x: float, m: int) -> int:
+    """The place of a positive float with m mantissa bits, ties upwards."""
+    k = floor_log2(x)
+    return 2**m * k + math.floor((x * 2.0**-k - 1) * 2**m + 0.5)
+
+
+def short(n: int, m: int) -> float:
+    return (1 + n % 2**m / 2**m) * 2.0 ** (n >> m)
+
+
+def scale_codes(scales: list[float | None]) -> tuple[int, int, list[int]]:
+    """(m, P, the codes) of the tokens' scales, None for tokens without one."""
+    some = [s for s in scales if s is not None]
+    if not some:
+        return 4, 0, [0] * len(scales)
+    m = next((m for m in (7, 6, 5) if place_of(max(some), m) - place_of(min(some), m) <= 254), 4)
+    largest = place_of(max(some), m)
+    return m, largest, [0 if s is None else max(place_of(s, m) - largest + 255, 0) for s in scales]
+
+
+def encode_trellis(codec: Codec, side: Side, x: Rows, first: int) -> Encoded:
+    tokens, head_dim = len(x), len(x[0])
+    if first == tokens:
+        return Encoded(bytes(tokens * head_dim * codec.bits // 8), bytes(tokens + head_dim), 0)
+    exponent = section_exponent(x[first:])
+    valid = scaled(x[first:], -exponent)
+    mean_step_number, mean_code = mean_codes(valid, head_dim)
+    mean = [f32(code * step(mean_step_number)) for code in mean_code]
+    residuals = [[f32(v - offset) for v, offset in zip(row, mean)] for row in valid]
+
+    targets = [[0] * head_dim for _ in range(tokens)]
+    energies = [sum16([f32(r * r) for r in residual]) for residual in residuals]
+    target_scales = [f32(f32(math.sqrt(f32(q * f32(1 / head_dim)))) / codec.unit) for q in energies]
+    for t, (residual, s0) in enumerate(zip(residuals, target_scales), first):
+        if s0 >= 2.0**-60:
+            inverse = f32(1 / s0)
+            targets[t] = [clamp(rne(f32(r * inverse)), -127, 127) for r in residual]
+
+    codes, levels = [[[0] * head_dim for _ in range(tokens)] for _ in range(2)]
+    for chain in chains_of(side, tokens, head_dim):
+        chain_codes = write_chain(codec, [targets[t][c] for t, c in chain])
+        for (t, c), code, level in zip(chain, chain_codes, read_chain(codec, chain_codes)):
+            codes[t][c], levels[t][c] = code, level
+
+    scales: list[float | None] = [None] * tokens
+    for t, (residual, q, s0) in enumerate(zip(residuals, energies, target_scales), first):
+        if s0 >= 2.0**-60:
+            p = sum16([f32(r * level) for r, level in zip(residual, levels[t])])
+            scales[t] = f32(q / p) if q < f32(f32(s0 * p) * 16) else None
+    m, largest, codes_of_scales = scale_codes(scales)
+    meta = bytes(codes_of_scales) + struct.pack(f"<{head_dim}b", *mean_code)
+    low = (2 ** (7 - m) * largest + 128 * exponent) % 2**16
+    param = low + (mean_step_number + 16 * exponent) % 2**14 * 2**16 + (m - 4) * 2**30
+    return Encoded(pack_codes(codes, codec.bits, side), meta, param)
+
+
+def decode_trellis(codec: Codec, side: Side, encoded: Encoded, tokens: int, head_dim: int) -> Rows:
+    codes = unpack_codes(encoded.codes, codec.bits, side, tokens, head_dim)
+    levels = [[0] * head_dim for _ in range(tokens)]
+    for chain in chains_of(side, tokens, head_dim):
+        for (t, c), level in zip(chain, read_chain(codec, [codes[t][c] for t, c in chain])):
+            levels[t][c] = level
+    largest, mean_at, m = signed(encoded.param, 16), signed(encoded.param >> 16, 14), 4 + (encoded.param >> 30)
+    factor, start = step(16 * (largest >> 7)), largest % 128 >> 7 - m
+    scales = [f32(short(start + code - 255, m) * factor) if code else 0.0 for code in encoded.meta[:tokens]]
+    mean = [f32(code * step(mean_at)) for code in struct.unpack(f"<{head_dim}b", encoded.meta[tokens:])]
+    return [
+        [f32(f32(level * scale) + offset) for level, offset in zip(row, mean)] for row, scale in zip(levels, scales)
+    ]
+
+
+_ENCODERS = {"float": encode_float, "uniform": encode_uniform, "rotated": encode_rotated, "trellis": encode_trellis}
+_DECODERS = {"float": decode_float, "uniform": decode_uniform, "rotated": decode_rotated, "trellis": decode_trellis}
 
 
 def encode(codec: Codec, side: Side, x: Rows, first: int) -> Encoded:

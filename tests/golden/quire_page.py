@@ -60,7 +60,7 @@ def array_sizes(header: Header) -> list[int]:
     """Bytes of key codes, value codes, key meta, value meta, sink keys and sink values."""
     t, d = header.page_tokens, header.head_dim
     key_codec, value_codec = CODECS[header.key_codec], CODECS[header.value_codec]
-    meta = {"float": (0, 0), "uniform": (4 * d, 4 * t), "rotated": (t + d, t + d)}
+    meta = {"float": (0, 0), "uniform": (4 * d, 4 * t), "rotated": (t + d, t + d), "trellis": (t + d, t + d)}
     sinks = 2 * header.sink_tokens * d
     return [
         t * d * key_codec.bits // 8,

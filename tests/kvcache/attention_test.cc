@@ -21,9 +21,11 @@ double bound(CodecId codec) {
       return 2e-2;
     case CodecId::kInt4:
     case CodecId::kRot4:
+    case CodecId::kTcq4:
       return 0.25;
     case CodecId::kInt3:
     case CodecId::kRot3:
+    case CodecId::kTcq3:
       return 0.45;
     default:
       return 0.75;
@@ -62,7 +64,9 @@ TEST_P(AttentionOfCodec, AgreesWithF64OverTheAppendedValues) {
 INSTANTIATE_TEST_SUITE_P(Codecs, AttentionOfCodec,
                          ::testing::Combine(::testing::Values(CodecId::kF32, CodecId::kBf16, CodecId::kInt8,
                                                               CodecId::kInt4, CodecId::kInt3, CodecId::kInt2,
-                                                              CodecId::kRot4, CodecId::kRot3, CodecId::kRot2),
+                                                              CodecId::kRot4, CodecId::kRot3, CodecId::kRot2,
+                                                              CodecId::kTcq4, CodecId::kTcq3, CodecId::kTcq2,
+                                                              CodecId::kTcq1),
                                             ::testing::Values(KeySpace::kPostRope, KeySpace::kPreRope)),
                          [](const auto& test) {
                            return std::string(find_codec(std::get<0>(test.param))->name) +

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "quant/dot_quad.h"
 #include "tests/quant/inputs.h"
@@ -20,11 +21,12 @@ class CodecEdge : public PerIsaAndCodec {
   }
 };
 
-// The same for the codecs that have codes, for floats, for those in plain space, and for the rotated ones.
+// The same for the codecs that have codes, for floats, for those in plain space, and for two families.
 class CodedEdge : public CodecEdge {};
 class FloatEdge : public CodecEdge {};
 class PlainEdge : public CodecEdge {};
 class RotatedEdge : public CodecEdge {};
+class TrellisEdge : public CodecEdge {};
 
 constexpr std::array<Side, 2> kSides{Side::kKey, Side::kValue};
 
@@ -61,10 +63,10 @@ TEST_P(CodedEdge, TokensBelowFirstAreZeroInCodesAndMeta) {
   for (const Side side : kSides) {
     const EncodedSide encoded = encode(side, shape, x, 5);
     for (uint32_t token = 0; token < 5; ++token) {
-      for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+      for (uint32_t channel = 0; info().family != CodecFamily::kTrellis && channel < shape.dim; ++channel) {
         EXPECT_EQ(get_code(encoded.codes.data(), side, shape, info().bits, token, channel), 0U);
       }
-      if (info().family == CodecFamily::kRotated) {
+      if (info().space == CodecSpace::kRotated) {
         EXPECT_EQ(encoded.meta[token], 0);
       } else if (side == Side::kValue) {
         for (const size_t array : {0U, 1U}) {
@@ -72,6 +74,56 @@ TEST_P(CodedEdge, TokensBelowFirstAreZeroInCodesAndMeta) {
           EXPECT_EQ(encoded.meta[2 * (array * shape.tokens + token) + 1], 0);
         }
       }
+    }
+  }
+}
+
+// A key's chain is its own, so that of a token left out is that of zeros.
+TEST_P(TrellisEdge, TokensBelowFirstHaveTheCodesOfZeros) {
+  const SectionShape shape{32, 64};
+  const std::vector<float> x = codec_input(kInputKinds[0], codec(), shape, 33);
+  const EncodedSide encoded = encode(Side::kKey, shape, x, 5);
+  const EncodedSide zeros = encode(Side::kKey, shape, std::vector<float>(x.size()), 0);
+  for (uint32_t token = 0; token < 5; ++token) {
+    for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+      EXPECT_EQ(get_code(encoded.codes.data(), Side::kKey, shape, info().bits, token, channel),
+                get_code(zeros.codes.data(), Side::kKey, shape, info().bits, token, channel));
+    }
+  }
+}
+
+// Scales have as many mantissa bits as their range leaves room for; beyond sixteen octaves the small ones
+// flush. Tokens are in pairs of opposites, so that there is no mean, and all but the last two are of one
+// length.
+TEST_P(TrellisEdge, MantissaBitsFollowTheRangeOfScales) {
+  const SectionShape shape{32, 64};
+  for (const auto& [octaves, mantissa_bits, flushed] : {std::tuple{0.0, 7U, false},
+                                                        {1.2, 7U, false},
+                                                        {2.8, 6U, false},
+                                                        {3.2, 6U, false},
+                                                        {4.8, 5U, false},
+                                                        {7.0, 5U, false},
+                                                        {9.0, 4U, false},
+                                                        {15.0, 4U, false},
+                                                        {17.5, 4U, true}}) {
+    SCOPED_TRACE(octaves);
+    std::vector<float> x = codec_input(kInputKinds[0], codec(), shape, 39);
+    for (uint32_t token = 0; token < shape.tokens; token += 2) {
+      float* row = x.data() + size_t{token} * shape.dim;
+      double energy = 0;
+      for (uint32_t c = 0; c < shape.dim; ++c) energy += row[c] * row[c];
+      const double length = token == 30 ? std::exp2(-octaves) : 1;
+      for (uint32_t c = 0; c < shape.dim; ++c) {
+        row[c] = static_cast<float>(row[c] * length / std::sqrt(energy));
+        row[shape.dim + c] = -row[c];
+      }
+    }
+    for (const Side side : kSides) {
+      const EncodedSide encoded = encode(side, shape, x, 0);
+      EXPECT_EQ((encoded.param >> 30) + 4, mantissa_bits);
+      EXPECT_EQ(encoded.meta[30] == 0, flushed);
+      EXPECT_EQ(encoded.meta[31] == 0, flushed);
+      EXPECT_EQ(std::ranges::max(encoded.meta.span().first(shape.tokens)), 255);
     }
   }
 }
@@ -153,6 +205,10 @@ TEST_P(CodedEdge, BytesDoNotDependOnTheSectionsMagnitude) {
     EXPECT_TRUE(std::ranges::equal(a.meta.span(), b.meta.span()));
     if (info().family == CodecFamily::kUniform) {
       EXPECT_EQ(b.param, a.param + 40);
+    } else if (info().family == CodecFamily::kTrellis) {
+      EXPECT_EQ(b.param & 0xFFFFU, ((a.param & 0xFFFFU) + 40 * 128) & 0xFFFFU);
+      EXPECT_EQ(b.param >> 16 & 0x3FFFU, ((a.param >> 16) + 640) & 0x3FFFU);
+      EXPECT_EQ(b.param >> 30, a.param >> 30);
     } else {
       EXPECT_EQ(b.param & 0xFFFFU, ((a.param & 0xFFFFU) + 640) & 0xFFFFU);
       EXPECT_EQ(b.param >> 16, ((a.param >> 16) + 640) & 0xFFFFU);
@@ -180,8 +236,13 @@ INSTANTIATE_TEST_SUITE_P(Isa, FloatEdge,
 INSTANTIATE_TEST_SUITE_P(Isa, PlainEdge,
                          isas_and_codecs([](const CodecInfo& c) { return c.space == CodecSpace::kPlain; }),
                          isa_and_codec_name);
-INSTANTIATE_TEST_SUITE_P(Isa, RotatedEdge,
-                         isas_and_codecs([](const CodecInfo& c) { return c.space == CodecSpace::kRotated; }),
+INSTANTIATE_TEST_SUITE_P(Isa, RotatedEdge, isas_and_codecs([](const CodecInfo& c) {
+                           return c.family == CodecFamily::kRotated;
+                         }),
+                         isa_and_codec_name);
+INSTANTIATE_TEST_SUITE_P(Isa, TrellisEdge, isas_and_codecs([](const CodecInfo& c) {
+                           return c.family == CodecFamily::kTrellis;
+                         }),
                          isa_and_codec_name);
 
 }  // namespace

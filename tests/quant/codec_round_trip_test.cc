@@ -151,6 +151,58 @@ void check_rotated(const Case& c, const EncodedSide& encoded, const std::vector<
   }
 }
 
+struct TrellisMeta {
+  uint32_t mantissa_bits;
+  RotatedMeta rotated;
+};
+
+TrellisMeta trellis_meta(const Case& c, const EncodedSide& encoded) {
+  TrellisMeta meta{(encoded.param >> 30) + 4, {}};
+  const int largest = static_cast<int16_t>(encoded.param & 0xFFFF);
+  const double fraction_unit = std::exp2(meta.mantissa_bits);
+  const auto octave = std::floor(largest / 128.0);
+  const double start = std::floor((largest - 128 * octave) / 128.0 * fraction_unit);
+  meta.rotated.mean_step = step(static_cast<int>(encoded.param << 2) >> 18);
+  for (uint32_t token = 0; token < c.shape.tokens; ++token) {
+    const int code = encoded.meta[token];
+    const double place = start + code - 255;
+    const double whole = std::floor(place / fraction_unit);
+    const double scale = (1 + place / fraction_unit - whole) * std::exp2(whole + octave);
+    meta.rotated.scale.push_back(code == 0 ? 0 : scale);
+  }
+  for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+    const int mean_code = static_cast<int8_t>(encoded.meta[c.shape.tokens + channel]);
+    meta.rotated.mean.push_back(mean_code * meta.rotated.mean_step);
+  }
+  return meta;
+}
+
+// Each token's levels are as long as the token when seen along it; a token without a scale is its mean.
+void check_trellis(const Case& c, const EncodedSide& encoded, const std::vector<float>& decoded) {
+  const TrellisMeta trellis = trellis_meta(c, encoded);
+  const RotatedMeta& meta = trellis.rotated;
+  check_means(c, meta);
+  const double rounding_of_scale = std::exp2(-1.0 - trellis.mantissa_bits) + 0x1p-12;
+  for (uint32_t token = c.first; token < c.shape.tokens; ++token) {
+    double energy = 0;
+    double product = 0;
+    double rounding = 0;
+    for (uint32_t channel = 0; channel < c.shape.dim; ++channel) {
+      const double residual = c.at(token, channel) - meta.mean[channel];
+      energy += residual * residual;
+      product += residual * (decoded[size_t{token} * c.shape.dim + channel] - meta.mean[channel]);
+      rounding += 0x1p-21 * (std::fabs(c.at(token, channel)) + std::fabs(meta.mean[channel])) + 0x1p-118;
+    }
+    if (meta.scale[token] == 0) {
+      ASSERT_NEAR(product, 0, 64 * rounding * std::sqrt(energy)) << "token " << token;
+      continue;
+    }
+    const double target_scale = std::sqrt(energy / c.shape.dim) / 40;
+    if (target_scale < rounding) continue;  // lost in the mean's rounding
+    ASSERT_NEAR(product / energy, 1, rounding_of_scale + 64 * rounding / target_scale) << "token " << token;
+  }
+}
+
 void check(const Case& c) {
   const EncodedSide encoded(c.kernels, c.codec.id, c.side, c.shape, c.x.data(), c.first);
   const std::vector<float> decoded = encoded.decode(c.kernels);
@@ -161,6 +213,7 @@ void check(const Case& c) {
   if (c.codec.family == CodecFamily::kFloat) check_float(c, decoded);
   if (c.codec.family == CodecFamily::kUniform) check_uniform(c, encoded, decoded);
   if (c.codec.family == CodecFamily::kRotated) check_rotated(c, encoded, decoded);
+  if (c.codec.family == CodecFamily::kTrellis) check_trellis(c, encoded, decoded);
 }
 
 class RoundTrip : public PerIsaAndCodec {};
@@ -194,26 +247,51 @@ INSTANTIATE_TEST_SUITE_P(Isa, RoundTrip,
                          testing::Combine(testing::ValuesIn(kIsas), testing::ValuesIn(all_codecs())),
                          isa_and_codec_name);
 
-// The point of the Gaussian levels: they miss no more of a row than Lloyd and Max's, D of its energy. Decoded
-// rows are as long as the row, seen from it; so the squared error is D / (1 - D).
-TEST(RotatedCodecs, MissWhatLloydAndMaxMissAndKeepTheLength) {
-  const SectionShape shape{64, 128};
+// What a codec makes of Gaussians: the squared error, and how long decoded rows are, seen from the rows
+// themselves.
+struct Fidelity {
+  double error;   // of the energy
+  double length;  // 1: as long as they were
+};
+
+Fidelity fidelity(CodecId codec, Side side, SectionShape shape) {
   const std::vector<float> x = kInputKinds[0].make(shape, 21);
+  const Kernels& kernels = *find_kernels(Isa::kScalar);
+  const std::vector<float> decoded = EncodedSide(kernels, codec, side, shape, x.data(), 0).decode(kernels);
+  double error = 0;
+  double energy = 0;
+  double along = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    error += std::pow(double{decoded[i]} - x[i], 2);
+    energy += std::pow(x[i], 2);
+    along += double{decoded[i]} * x[i];
+  }
+  return {error / energy, along / energy};
+}
+
+// Rows keep their length; where levels miss the share d of a row's energy, the squared error is d / (1 - d).
+void expect_missed(CodecId codec, Side side, double d) {
+  const Fidelity found = fidelity(codec, side, {64, 128});
+  EXPECT_NEAR(found.error / (d / (1 - d)), 1, 0.06) << find_codec(codec)->name;
+  EXPECT_NEAR(found.length, 1, 0.005) << find_codec(codec)->name;
+}
+
+// The point of the Gaussian levels: they miss no more than Lloyd and Max's.
+TEST(RotatedCodecs, MissWhatLloydAndMaxMissOfGaussians) {
   for (const auto& [codec, missed] :
        {std::pair{CodecId::kRot4, .0095}, {CodecId::kRot3, .0346}, {CodecId::kRot2, .1175}}) {
-    const Kernels& kernels = *find_kernels(Isa::kScalar);
-    const std::vector<float> decoded =
-        EncodedSide(kernels, codec, Side::kKey, shape, x.data(), 0).decode(kernels);
-    double error = 0;
-    double energy = 0;
-    double along = 0;
-    for (size_t i = 0; i < x.size(); ++i) {
-      error += std::pow(double{decoded[i]} - x[i], 2);
-      energy += std::pow(x[i], 2);
-      along += double{decoded[i]} * x[i];
-    }
-    EXPECT_NEAR(error / energy / (missed / (1 - missed)), 1, 0.06) << find_codec(codec)->name;
-    EXPECT_NEAR(along / energy, 1, 0.005) << find_codec(codec)->name;
+    expect_missed(codec, Side::kKey, missed);
+  }
+}
+
+// The point of the trellis: a third less.
+TEST(TrellisCodecs, MissAThirdLessOfGaussians) {
+  for (const auto& [codec, missed] : {std::pair{CodecId::kTcq4, .0063},
+                                      {CodecId::kTcq3, .0214},
+                                      {CodecId::kTcq2, .0780},
+                                      {CodecId::kTcq1, .282}}) {
+    expect_missed(codec, Side::kKey, missed);
+    expect_missed(codec, Side::kValue, missed);
   }
 }
 

@@ -59,7 +59,7 @@ TEST(DotQuad, CodesLieAsTheFormatSaysAndComeBack) {
   Random random(6);
   for (const SectionShape shape : all_shapes()) {
     for (const Side side : {Side::kKey, Side::kValue}) {
-      for (const uint32_t bits : {8U, 4U, 3U, 2U}) {
+      for (const uint32_t bits : {8U, 4U, 3U, 2U, 1U}) {
         SCOPED_TRACE(shape_name(shape) + ", bits " + std::to_string(bits));
         Codes codes(size_t{shape.tokens} * shape.dim);
         for (uint32_t& code : codes) code = random.below(1U << bits);

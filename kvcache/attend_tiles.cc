@@ -90,8 +90,8 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
     }
     rotation.base_cos = base_cos + (p - run.first_page) * half;
     rotation.base_sin = rotation.base_cos + kRunPages * half;
-    const FoldedPages pages{call.config.key_codec,
-                            call.config.value_codec,
+    const FoldedPages pages{call.config.key_side(),
+                            call.config.value_side(),
                             static_cast<uint8_t>(sinks),
                             config.shape(),
                             call.config.layout_of(p).section,

@@ -3,7 +3,8 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cmath>
+#include <cstring>
+#include <functional>
 #include <string>
 
 namespace quire {
@@ -48,8 +49,40 @@ Status check_balance(const CacheConfig& c, uint32_t index, LayerConfig* layer) {
     }
     layer->inverse_balance.push_back(1.0F / s);
   }
-  layer->params_hash = XXH3_64bits(layer->key_balance.data(), layer->key_balance.size() * sizeof(float));
   return {};
+}
+
+// Levels are for non-uniform codecs: as many as there are codes, ascending.
+Status check_levels(const std::string& name, const CodecInfo& codec, const std::vector<int8_t>& levels) {
+  if (levels.empty()) return {};
+  if (codec.family != CodecFamily::kNonUniform) {
+    return invalid(name + " are given for codec " + std::string(codec.name) +
+                   ", which has none of its own; " + "only nuq codecs take levels");
+  }
+  if (levels.size() != size_t{1} << codec.bits) {
+    return invalid(name + " are " + std::to_string(levels.size()) + "; " + std::string(codec.name) +
+                   " needs " + std::to_string(1U << codec.bits));
+  }
+  const bool ascending = std::ranges::adjacent_find(levels, std::greater_equal<>()) == levels.end();
+  if (!ascending || levels.front() == INT8_MIN) {
+    return invalid(name + " must ascend strictly within -127..127");
+  }
+  return {};
+}
+
+// Identifies what a reader of the layer's pages must have. A balance alone hashes as its bytes.
+uint64_t hash_params(const LayerConfig& layer) {
+  const std::vector<float>& balance = layer.key_balance;
+  if (layer.key_levels.empty() && layer.value_levels.empty()) {
+    return balance.empty() ? 0 : XXH3_64bits(balance.data(), balance.size() * sizeof(float));
+  }
+  std::vector<uint8_t> bytes(balance.size() * sizeof(float));
+  if (!balance.empty()) std::memcpy(bytes.data(), balance.data(), bytes.size());
+  for (const std::vector<int8_t>* levels : {&layer.key_levels, &layer.value_levels}) {
+    bytes.push_back(static_cast<uint8_t>(levels->size()));
+    bytes.insert(bytes.end(), levels->begin(), levels->end());
+  }
+  return XXH3_64bits(bytes.data(), bytes.size());
 }
 
 std::string codec_names() {
@@ -66,6 +99,12 @@ Status check_layer(const CacheConfig& c, uint32_t index, LayerConfig* layer) {
                    " names an unknown codec; any two of these make a pair: " + codec_names());
   }
   if (Status status = check_balance(c, index, layer); !status.ok()) return status;
+  const std::string of_layer = " levels of layer " + std::to_string(index);
+  if (Status status = check_levels("the key" + of_layer, *key, layer->key_levels); !status.ok())
+    return status;
+  if (Status status = check_levels("the value" + of_layer, *value, layer->value_levels); !status.ok())
+    return status;
+  layer->params_hash = hash_params(*layer);
   // Where keys are turned back on read, the kernels take a diagonal with every rotated codec.
   const bool turned_back = key->space == CodecSpace::kRotated && c.key_space == KeySpace::kPreRope;
   if (turned_back && layer->key_balance.empty()) {

@@ -21,15 +21,19 @@ inline constexpr uint32_t kRunPages = 16;
 struct LayerConfig {
   CodecId key_codec;
   CodecId value_codec;
-  std::vector<float> key_balance;  // [kv_heads][head_dim], or empty
+  std::vector<float> key_balance;    // [kv_heads][head_dim], or empty
+  std::vector<int8_t> key_levels;    // of a non-uniform codec: [2^bits], or empty for the default ones
+  std::vector<int8_t> value_levels;  // likewise
   // Derived by check_config.
   std::vector<float> inverse_balance;  // 1 / key_balance
-  uint64_t params_hash = 0;            // of key_balance; 0 without one
+  uint64_t params_hash = 0;            // of what stands above; 0 where all is empty
   PageKind kind{};                     // of pages 1, 2, ...
   PageKind first_kind{};               // of page 0, which carries the sinks
   PageLayout layout{};
   PageLayout first_layout{};
 
+  SideCodec key_side() const { return {key_codec, key_levels.empty() ? nullptr : key_levels.data()}; }
+  SideCodec value_side() const { return {value_codec, value_levels.empty() ? nullptr : value_levels.data()}; }
   const PageKind& kind_of(uint32_t page) const { return page == 0 ? first_kind : kind; }
   const PageLayout& layout_of(uint32_t page) const { return page == 0 ? first_layout : layout; }
 };

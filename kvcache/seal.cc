@@ -4,7 +4,6 @@
 #include <cstring>
 #include <vector>
 
-#include "quant/half.h"
 #include "quant/section_exponent.h"
 
 namespace quire {
@@ -17,16 +16,15 @@ void write_sinks(const Kernels& kernels, const float* rows, uint32_t sinks, uint
 
 using EncodeSide = decltype(Kernels::encode_key);
 
-// Uniform codecs are handed nothing above the largest bf16 (FORMATS.md, Clamp). Only a section with the
-// largest exponent there is can hold more: it alone is clamped, and encoded again.
-void encode_side(EncodeSide encode, CodecId codec, SectionShape shape, const float* rows, uint32_t sinks,
+// Codecs are handed nothing above what they can decode to finite values (FORMATS.md, Clamp). Only a section
+// with the largest exponent there is can hold more: it alone is clamped, and encoded again.
+void encode_side(EncodeSide encode, SideCodec codec, SectionShape shape, const float* rows, uint32_t sinks,
                  uint8_t* codes, uint8_t* meta, uint32_t* param) {
-  constexpr float kLargest = bf16_to_f32(0x7F7F);
   encode(codec, shape, rows, sinks, codes, meta, param);
-  const bool is_uniform = find_codec(codec)->family == CodecFamily::kUniform;
-  if (!is_uniform || static_cast<int32_t>(*param) != kMaxSectionExponent) return;
+  const float largest = largest_input(find_codec(codec.id)->family);
+  if (largest == 0.0F || static_cast<int32_t>(*param) != kMaxSectionExponent) return;
   std::vector<float> clamped(rows, rows + size_t{shape.tokens} * shape.dim);
-  for (float& x : clamped) x = std::clamp(x, -kLargest, kLargest);
+  for (float& x : clamped) x = std::clamp(x, -largest, largest);
   encode(codec, shape, clamped.data(), sinks, codes, meta, param);
 }
 
@@ -44,9 +42,9 @@ void encode_section(const CacheContext& context, const SealJob& job, uint32_t he
 
   const BusyTime busy(context.clock, context.counters.encode_nanoseconds);
   const TraceSpan span(context.trace, "encode", TraceCategory::kEncode, job.layer, job.page, 1);
-  encode_side(context.kernels.encode_key, layer.key_codec, config.shape(), keys, sinks,
+  encode_side(context.kernels.encode_key, layer.key_side(), config.shape(), keys, sinks,
               section + at.key_codes, section + at.key_meta, &entry->key_param);
-  encode_side(context.kernels.encode_value, layer.value_codec, config.shape(), values, sinks,
+  encode_side(context.kernels.encode_value, layer.value_side(), config.shape(), values, sinks,
               section + at.value_codes, section + at.value_meta, &entry->value_param);
   write_sinks(context.kernels, keys, sinks, config.head_dim, section + at.sink_keys);
   write_sinks(context.kernels, values, sinks, config.head_dim, section + at.sink_values);

@@ -115,8 +115,8 @@ void decode_page(const CacheContext& context, const Page& page, const uint8_t* b
                             entry.key_param};
     const SideView value_side{section + layout.section.value_codes, section + layout.section.value_meta,
                               entry.value_param};
-    context.kernels.decode_key(layer.key_codec, config.shape(), key_side, keys);
-    context.kernels.decode_value(layer.value_codec, config.shape(), value_side, values);
+    context.kernels.decode_key(layer.key_side(), config.shape(), key_side, keys);
+    context.kernels.decode_value(layer.value_side(), config.shape(), value_side, values);
     const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
     context.kernels.bf16_to_f32(sinks, sink_floats, keys);
     context.kernels.bf16_to_f32(sinks + sink_floats, sink_floats, values);

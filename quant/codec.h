@@ -26,23 +26,30 @@ enum class CodecId : uint8_t {
   kTcq3 = 25,
   kTcq2 = 26,
   kTcq1 = 27,
+  kNuq4 = 32,  // non-uniform levels of the layer: groups as the uniform codecs
+  kNuq3 = 33,
+  kNuq2 = 34,
+  kNuq4s = 36,  // the same, and one sparse outlier per token of keys and per channel of values
+  kNuq3s = 37,
+  kNuq2s = 38,
 };
 
 // Where a codec's values live. Rotated codecs encode H diag(s) k and H v, not k and v themselves.
 enum class CodecSpace : uint8_t { kPlain, kRotated };
 
-enum class CodecFamily : uint8_t { kFloat, kUniform, kRotated, kTrellis };
+enum class CodecFamily : uint8_t { kFloat, kUniform, kRotated, kTrellis, kNonUniform };
 
 struct CodecInfo {
   CodecId id;
   std::string_view name;
   CodecFamily family;
   CodecSpace space;
-  uint8_t bits;        // bits of one code
-  bool lossless_bf16;  // a page of this codec needs no unfolded sinks beside it
+  uint8_t bits;           // bits of one code
+  bool lossless_bf16;     // a page of this codec needs no unfolded sinks beside it
+  bool outliers = false;  // keeps one value per lane (token of keys, channel of values) apart from its code
 };
 
-inline constexpr std::array<CodecInfo, 13> kCodecs{{
+inline constexpr std::array<CodecInfo, 19> kCodecs{{
     {CodecId::kF32, "f32", CodecFamily::kFloat, CodecSpace::kPlain, 32, true},
     {CodecId::kBf16, "bf16", CodecFamily::kFloat, CodecSpace::kPlain, 16, true},
     {CodecId::kInt8, "int8", CodecFamily::kUniform, CodecSpace::kPlain, 8, false},
@@ -56,6 +63,12 @@ inline constexpr std::array<CodecInfo, 13> kCodecs{{
     {CodecId::kTcq3, "tcq3", CodecFamily::kTrellis, CodecSpace::kRotated, 3, false},
     {CodecId::kTcq2, "tcq2", CodecFamily::kTrellis, CodecSpace::kRotated, 2, false},
     {CodecId::kTcq1, "tcq1", CodecFamily::kTrellis, CodecSpace::kRotated, 1, false},
+    {CodecId::kNuq4, "nuq4", CodecFamily::kNonUniform, CodecSpace::kPlain, 4, false},
+    {CodecId::kNuq3, "nuq3", CodecFamily::kNonUniform, CodecSpace::kPlain, 3, false},
+    {CodecId::kNuq2, "nuq2", CodecFamily::kNonUniform, CodecSpace::kPlain, 2, false},
+    {CodecId::kNuq4s, "nuq4s", CodecFamily::kNonUniform, CodecSpace::kPlain, 4, false, true},
+    {CodecId::kNuq3s, "nuq3s", CodecFamily::kNonUniform, CodecSpace::kPlain, 3, false, true},
+    {CodecId::kNuq2s, "nuq2s", CodecFamily::kNonUniform, CodecSpace::kPlain, 2, false, true},
 }};
 
 // nullptr when no codec has this id or name.
@@ -70,6 +83,20 @@ constexpr const CodecInfo* find_codec(std::string_view name) {
     if (info.name == name) return &info;
   }
   return nullptr;
+}
+
+// The codec of one side, and for non-uniform codecs the layer's levels on that side: 2^bits of them, strictly
+// ascending within -127..127, that outlive whoever holds this; nullptr for the default ones.
+struct SideCodec {
+  // NOLINTNEXTLINE(google-explicit-constructor): a codec without a table is a codec
+  constexpr SideCodec(CodecId codec, const int8_t* table = nullptr) : id(codec), levels(table) {}
+  CodecId id;
+  const int8_t* levels;
+};
+
+// Codecs whose groups (channels of keys, tokens of values) have a scale and a midpoint in half precision.
+constexpr bool has_midpoints(CodecFamily family) {
+  return family == CodecFamily::kUniform || family == CodecFamily::kNonUniform;
 }
 
 enum class Side : uint8_t { kKey, kValue };
@@ -100,6 +127,11 @@ constexpr size_t meta_bytes(const CodecInfo& codec, Side side, SectionShape s) {
     case CodecFamily::kRotated:  // u8 scale per token, i8 mean per channel
     case CodecFamily::kTrellis:
       return size_t{s.tokens} + s.dim;
+    case CodecFamily::kNonUniform: {  // f16 scale and midpoint per group; u16 per outlier
+      const size_t groups = side == Side::kKey ? s.dim : s.tokens;
+      const size_t lanes = side == Side::kKey ? s.tokens : s.dim;
+      return 4 * groups + (codec.outliers ? 2 * lanes : 0);
+    }
   }
   return 0;
 }

@@ -1,5 +1,6 @@
-// bf16 and IEEE half (f16) as 16-bit patterns. Conversions to f32 are exact; conversions from f32 round to
-// nearest even and keep subnormals. Thread safety: pure functions.
+// bf16 and IEEE half (f16) as 16-bit patterns, and the upper byte of f16 as an 8-bit float (e5m2).
+// Conversions to f32 are exact; conversions from f32 round to nearest even and keep subnormals. Thread
+// safety: pure functions.
 #pragma once
 
 #include <bit>
@@ -46,5 +47,13 @@ constexpr uint16_t f32_to_f16(float value) {
   const uint32_t rounded = magnitude + 0xFFFU + (magnitude >> 13 & 1U);
   return static_cast<uint16_t>(sign | ((rounded - 0x38000000U) >> 13));
 }
+
+// f16 rounded once more, to nearest even, to its upper byte. -0 becomes +0. |value| <= 57344.
+constexpr uint8_t f32_to_e5m2(float value) {
+  const uint32_t half = f32_to_f16(value);
+  const uint32_t byte = (half + 0x7FU + (half >> 8 & 1U)) >> 8;
+  return static_cast<uint8_t>(byte == 0x80U ? 0 : byte);
+}
+constexpr float e5m2_to_f32(uint8_t byte) { return f16_to_f32(static_cast<uint16_t>(byte << 8)); }
 
 }  // namespace quire

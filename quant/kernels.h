@@ -71,8 +71,8 @@ struct KeyRotation {
 
 // What is the same for all sections of one attend call.
 struct FoldedPages {
-  CodecId key_codec;
-  CodecId value_codec;
+  SideCodec key_codec;
+  SideCodec value_codec;
   uint8_t sink_tokens;  // > 0 only when the call's one section is page 0
   SectionShape shape;
   SectionLayout layout;
@@ -95,13 +95,13 @@ struct Kernels {
 
   // x: [shape.tokens][dim] f32, the codec's space; tokens below `first` are left out. codes and meta are
   // written whole. Every x of a token >= first must be finite: check with `finite`.
-  void (*encode_key)(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+  void (*encode_key)(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                      uint8_t* meta, uint32_t* param);
-  void (*encode_value)(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+  void (*encode_value)(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                        uint8_t* meta, uint32_t* param);
   // out: [shape.tokens][dim] f32.
-  void (*decode_key)(CodecId codec, SectionShape shape, const SideView& side, float* out);
-  void (*decode_value)(CodecId codec, SectionShape shape, const SideView& side, float* out);
+  void (*decode_key)(SideCodec codec, SectionShape shape, const SideView& side, float* out);
+  void (*decode_value)(SideCodec codec, SectionShape shape, const SideView& side, float* out);
 
   // True when none of x[0..n) is NaN or infinite.
   bool (*finite)(const float* x, size_t n);

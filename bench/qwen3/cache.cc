@@ -15,7 +15,7 @@ struct CodecName {
   quire_codec codec;
 };
 
-constexpr std::array<CodecName, 13> kCodecs{{{"f32", QUIRE_CODEC_F32},
+constexpr std::array<CodecName, 19> kCodecs{{{"f32", QUIRE_CODEC_F32},
                                              {"bf16", QUIRE_CODEC_BF16},
                                              {"int8", QUIRE_CODEC_INT8},
                                              {"int4", QUIRE_CODEC_INT4},
@@ -27,7 +27,13 @@ constexpr std::array<CodecName, 13> kCodecs{{{"f32", QUIRE_CODEC_F32},
                                              {"tcq4", QUIRE_CODEC_TCQ4},
                                              {"tcq3", QUIRE_CODEC_TCQ3},
                                              {"tcq2", QUIRE_CODEC_TCQ2},
-                                             {"tcq1", QUIRE_CODEC_TCQ1}}};
+                                             {"tcq1", QUIRE_CODEC_TCQ1},
+                                             {"nuq4", QUIRE_CODEC_NUQ4},
+                                             {"nuq3", QUIRE_CODEC_NUQ3},
+                                             {"nuq2", QUIRE_CODEC_NUQ2},
+                                             {"nuq4s", QUIRE_CODEC_NUQ4S},
+                                             {"nuq3s", QUIRE_CODEC_NUQ3S},
+                                             {"nuq2s", QUIRE_CODEC_NUQ2S}}};
 
 // Root mean square of a weight over the two channels of a rotary pair.
 float pair_rms(std::span<const float> weight, size_t pair) {

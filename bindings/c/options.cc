@@ -10,6 +10,14 @@ CodecId codec_or(quire_codec codec, CodecId fallback) {
   return codec == QUIRE_CODEC_DEFAULT ? fallback : static_cast<CodecId>(codec);
 }
 
+// The codec says how many there are; for a codec without levels one is taken, so that it is refused.
+void assign_levels(const int8_t* levels, CodecId id, std::vector<int8_t>* out) {
+  if (levels == nullptr) return;
+  const CodecInfo* codec = find_codec(id);
+  const bool has_levels = codec != nullptr && codec->family == CodecFamily::kNonUniform;
+  out->assign(levels, levels + (has_levels ? size_t{1} << codec->bits : 1));
+}
+
 Status apply_layer_options(const quire_options& options, CacheConfig* config) {
   for (uint32_t i = 0; i < options.layer_option_count; ++i) {
     const quire_layer_options& from = options.layer_options[i];
@@ -25,6 +33,8 @@ Status apply_layer_options(const quire_options& options, CacheConfig* config) {
       layer.key_balance.assign(from.key_balance,
                                from.key_balance + size_t{config->kv_heads} * config->head_dim);
     }
+    assign_levels(from.key_levels, layer.key_codec, &layer.key_levels);
+    assign_levels(from.value_levels, layer.value_codec, &layer.value_levels);
   }
   return {};
 }

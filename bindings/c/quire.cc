@@ -106,7 +106,8 @@ quire_status quire_capabilities(quire_capabilities_info* out) {
     out->io_uring = probe_io_uring() ? 1 : 0;
     out->cuda = 0;
     out->isa = quire::isa_name((*kernels)->isa);
-    out->codecs = "f32 bf16 int8 int4 int3 int2 rot4 rot3 rot2 tcq4 tcq3 tcq2 tcq1";
+    out->codecs =
+        "f32 bf16 int8 int4 int3 int2 rot4 rot3 rot2 tcq4 tcq3 tcq2 tcq1 nuq4 nuq3 nuq2 nuq4s nuq3s nuq2s";
     return {};
   });
 }

@@ -116,7 +116,13 @@ typedef enum quire_codec QUIRE_ENUM {
   QUIRE_CODEC_TCQ4 = 24,
   QUIRE_CODEC_TCQ3 = 25,
   QUIRE_CODEC_TCQ2 = 26,
-  QUIRE_CODEC_TCQ1 = 27
+  QUIRE_CODEC_TCQ1 = 27,
+  QUIRE_CODEC_NUQ4 = 32, /* non-uniform levels: key_levels and value_levels below */
+  QUIRE_CODEC_NUQ3 = 33,
+  QUIRE_CODEC_NUQ2 = 34,
+  QUIRE_CODEC_NUQ4S = 36, /* and one outlier kept apart per token of keys and channel of values */
+  QUIRE_CODEC_NUQ3S = 37,
+  QUIRE_CODEC_NUQ2S = 38
 } quire_codec;
 
 typedef enum quire_key_space QUIRE_ENUM {
@@ -140,6 +146,10 @@ typedef struct quire_layer_options {
    * [2^-10, 2^10]; equal within a rotary pair. For models with q_norm and k_norm (Qwen3):
    * s = sqrt(pair rms of q_norm's weight / pair rms of k_norm's weight). */
   const float* key_balance;
+  /* Of nuq codecs: 2^bits levels, strictly ascending within -127..127, where -127 and 127 stand for the ends
+   * of a group's range; or NULL for the default ones. Pages of other levels are a miss. */
+  const int8_t* key_levels;
+  const int8_t* value_levels;
   uint64_t reserved[8];
 } quire_layer_options;
 

@@ -54,7 +54,10 @@ inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const
     const BlockSteps& step = steps.of(block);
     step.fold(tile, block);
     step.score(tile, block);
+    if (step.score_outliers != nullptr) step.score_outliers(tile, block);
     (masked ? step.weigh_masked : step.weigh)(tile, block);
+    if (step.weigh_outliers != nullptr)
+      (masked ? step.weigh_outliers_masked : step.weigh_outliers)(tile, block);
   }
 }
 
@@ -72,13 +75,13 @@ inline KeyPath key_path(const FoldedPages& pages, const CodecInfo& key) {
 
 inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> sections,
                           const QueryTile& query, const AttendState& state, uint8_t* scratch) {
-  const CodecInfo& key = *find_codec(pages.key_codec);
-  const CodecInfo& value = *find_codec(pages.value_codec);
+  const CodecInfo& key = *find_codec(pages.key_codec.id);
+  const CodecInfo& value = *find_codec(pages.value_codec.id);
   const KeyPath path = key_path(pages, key);
   const StepTable steps = CommonShape::is(pages.shape) ? choose_table<CommonShape>(key, value, path)
                                                        : choose_table<AnyShape>(key, value, path);
   Tile tile = make_tile(query, pages.shape, state, scratch);
-  set_constant_terms(key, value, pages.shape, &tile.section);
+  set_constant_terms(pages, key, value, &tile.section);
   if (path == KeyPath::kWords) set_turns(pages, key, tile);
   for (RowBlock& block : tile.row_blocks()) {
     if (const BlockStep step = steps.of(block).query) step(tile, block);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include "quant/cpu/float_codec-inl.h"
+#include "quant/cpu/level_codes-inl.h"
 #include "quant/cpu/pack-inl.h"
 #include "quant/kernels.h"
 #include "quant/levels.h"
+#include "quant/nuq_levels.h"
 #include "quant/scale_code.h"
 #include "quant/steps.h"
 #include "quant/trellis.h"
@@ -90,8 +92,48 @@ inline void decode_uniform(Side kind, const CodecInfo& codec, SectionShape shape
   }
 }
 
-inline void decode_side(Side kind, const CodecInfo& codec, SectionShape shape, const SideView& side,
+// Outliers are added before the section's factor: those values are folded a second time.
+inline void decode_outliers(Side kind, SectionShape shape, const SideView& side, const int8_t* levels,
+                            const uint8_t* codes, float* out) {
+  const bool key = kind == Side::kKey;
+  const uint32_t groups = key ? shape.dim : shape.tokens;
+  const uint32_t lanes = key ? shape.tokens : shape.dim;
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(side.meta);
+  const uint16_t* outliers = scales + size_t{2} * groups;
+  for (uint32_t lane = 0; lane < lanes; ++lane) {
+    const uint32_t group = outlier_group(outliers[lane], groups);
+    const size_t at = key ? size_t{lane} * groups + group : size_t{group} * lanes + lane;
+    const float unit = f16_to_f32(scales[group]) * kNuqLevelUnit;
+    const float folded = static_cast<float>(levels[codes[at]]) * unit + f16_to_f32(scales[groups + group]);
+    const float rest = e5m2_to_f32(static_cast<uint8_t>(outliers[lane] >> 8));
+    out[at] = (folded + rest) * power_of_two(static_cast<int32_t>(side.param));
+  }
+}
+
+inline void decode_nonuniform(Side kind, const CodecInfo& codec, SectionShape shape, const int8_t* of_layer,
+                              const SideView& side, const uint8_t* codes, float* out) {
+  const int8_t* levels = nuq_levels(codec.bits, kind, of_layer);
+  const LevelFloats table(codec.bits, levels);
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(side.meta);
+  const uint16_t* mids = scales + (kind == Side::kKey ? shape.dim : shape.tokens);
+  const Floats level_unit = splat(kNuqLevelUnit);
+  const Floats factor = splat(power_of_two(static_cast<int32_t>(side.param)));
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const Floats token_scale = splat(kind == Side::kKey ? 0.0F : f16_to_f32(scales[t]));
+    const Floats token_mid = splat(kind == Side::kKey ? 0.0F : f16_to_f32(mids[t]));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const size_t at = size_t{t} * shape.dim + c;
+      const Floats unit = (kind == Side::kKey ? load_f16(scales + c) : token_scale) * level_unit;
+      const Floats mid = kind == Side::kKey ? load_f16(mids + c) : token_mid;
+      store((lookup(table.levels, load_u8(codes + at)) * unit + mid) * factor, out + at);
+    }
+  }
+  if (codec.outliers) decode_outliers(kind, shape, side, levels, codes, out);
+}
+
+inline void decode_side(Side kind, SideCodec side_codec, SectionShape shape, const SideView& side,
                         float* out) {
+  const CodecInfo& codec = *find_codec(side_codec.id);
   if (codec.family == CodecFamily::kFloat) return decode_floats(kind, codec, shape, side.codes, out);
   alignas(64) uint8_t codes[kMaxCodes];
   unpack_codes(kind, codec.bits, shape, side.codes, codes);
@@ -99,6 +141,9 @@ inline void decode_side(Side kind, const CodecInfo& codec, SectionShape shape, c
   if (codec.family == CodecFamily::kTrellis) {
     levels_of_chains(trellis_of(codec.bits), kind, shape, codes);
     return decode_trellis(shape, side, codes, out);
+  }
+  if (codec.family == CodecFamily::kNonUniform) {
+    return decode_nonuniform(kind, codec, shape, side_codec.levels, side, codes, out);
   }
   decode_uniform(kind, codec, shape, side, codes, out);
 }

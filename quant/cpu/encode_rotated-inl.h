@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "quant/cpu/level_codes-inl.h"
 #include "quant/cpu/pack-inl.h"
 #include "quant/cpu/rows-inl.h"
 #include "quant/kernels.h"
@@ -17,32 +18,6 @@ namespace quire::HWY_NAMESPACE {
 
 inline constexpr float kNegligible = 0x1p-60F;  // scales and means below it count as zero
 inline constexpr int kNoStep = -(1 << 30);
-
-// Sixteen entries for lookups. thresholds[i] lies between level i - 1 and level i.
-struct LevelFloats {
-  alignas(64) float levels[kLanes] = {};
-  alignas(64) float thresholds[kLanes] = {};
-
-  explicit LevelFloats(uint32_t bits) {
-    const LevelTable table = level_table(bits);
-    for (size_t i = 0; i < table.levels.size(); ++i) {
-      levels[i] = static_cast<float>(table.levels[i]);
-      if (i > 0) thresholds[i] = table.thresholds[i - 1];
-    }
-  }
-};
-
-// The number of thresholds below y, one bit of it at a time.
-template <uint32_t kBits>
-HWY_INLINE Ints quantise(Floats y, const LevelFloats& table) {
-  Ints code = splat(0);
-#pragma GCC unroll 4
-  for (uint32_t step = 1U << (kBits - 1); step > 0; step /= 2) {
-    const Ints next = code + splat(static_cast<int32_t>(step));
-    code = select(lookup(table.thresholds, next) < y, next, code);
-  }
-  return code;
-}
 
 // The mean of x' over valid tokens. Returns M; writes the codes and the mean they decode to.
 inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float down, uint8_t* codes,
@@ -111,7 +86,7 @@ void code_tokens(const Residuals& r, uint32_t tokens, uint32_t first, const Leve
     Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
     for (uint32_t c = 0; c < r.dim; c += kLanes) {
       const Floats residual = r.at(t, c);
-      const auto code = quantise<kBits>(residual * inverse, table);
+      const auto code = level_codes<kBits>(residual * inverse, table);
       store_u8(code, codes + size_t{t} * r.dim + c);
       const Floats level = lookup(table.levels, code);
       const Floats product = residual * level;
@@ -128,7 +103,7 @@ void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t firs
   alignas(64) uint8_t code_rows[kMaxCodes];
   alignas(64) float mean[kMaxDim];
   int steps[kMaxTokens];
-  const LevelFloats table(kBits);
+  const LevelFloats table(kBits, level_table(kBits).levels.data());
 
   std::memset(meta, 0, size_t{shape.tokens} + shape.dim);
   std::memset(code_rows, 0, size_t{first} * shape.dim);

@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "quant/cpu/group_halves-inl.h"
 #include "quant/cpu/pack-inl.h"
 #include "quant/kernels.h"
 #include "quant/section_exponent.h"
@@ -18,13 +19,6 @@ struct Group {
   Floats mid;
   Floats inverse;
 };
-
-// A zero is stored as +0, whatever its sign came out as.
-HWY_INLINE void store_half(Floats x, uint16_t* to) {
-  store_f16(x, to);
-  const Ints bits = load_u16(to);
-  store_u16(select((bits & splat(0x7FFF)) == splat(0), splat(0), bits), to);
-}
 
 HWY_INLINE Group stored_group(const uint16_t* scales, const uint16_t* mids) {
   const Floats scale = load_f16(scales);

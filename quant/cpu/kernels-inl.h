@@ -5,6 +5,7 @@
 #include "quant/cpu/attend-inl.h"
 #include "quant/cpu/convert-inl.h"
 #include "quant/cpu/decode-inl.h"
+#include "quant/cpu/encode_nonuniform-inl.h"
 #include "quant/cpu/encode_rotated-inl.h"
 #include "quant/cpu/encode_trellis-inl.h"
 #include "quant/cpu/encode_uniform-inl.h"
@@ -13,45 +14,41 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-inline void encode_side(Side side, CodecId id, SectionShape shape, const float* x, uint32_t first,
+inline void encode_side(Side side, SideCodec side_codec, SectionShape shape, const float* x, uint32_t first,
                         uint8_t* codes, uint8_t* meta, uint32_t* param) {
-  const CodecInfo& codec = *find_codec(id);
-  switch (id) {
-    case CodecId::kRot4:
-      return encode_rotated<4>(side, shape, x, first, codes, meta, param);
-    case CodecId::kRot3:
-      return encode_rotated<3>(side, shape, x, first, codes, meta, param);
-    case CodecId::kRot2:
-      return encode_rotated<2>(side, shape, x, first, codes, meta, param);
-    case CodecId::kTcq4:
-      return encode_trellis<4>(side, shape, x, first, codes, meta, param);
-    case CodecId::kTcq3:
-      return encode_trellis<3>(side, shape, x, first, codes, meta, param);
-    case CodecId::kTcq2:
-      return encode_trellis<2>(side, shape, x, first, codes, meta, param);
-    case CodecId::kTcq1:
-      return encode_trellis<1>(side, shape, x, first, codes, meta, param);
-    case CodecId::kF32:
-    case CodecId::kBf16:
+  const CodecInfo& codec = *find_codec(side_codec.id);
+  switch (codec.family) {
+    case CodecFamily::kFloat:
       return encode_floats(side, codec, shape, x, first, codes, param);
-    default:
+    case CodecFamily::kUniform:
       return encode_uniform(side, codec, shape, x, first, codes, meta, param);
+    case CodecFamily::kRotated:
+      return with_table_bits(
+          codec.bits, [&](auto bits) { encode_rotated<bits()>(side, shape, x, first, codes, meta, param); });
+    case CodecFamily::kTrellis:
+      return with_form(codec, [&](auto form) {
+        if constexpr (form().trellis) encode_trellis<form().bits>(side, shape, x, first, codes, meta, param);
+      });
+    case CodecFamily::kNonUniform:
+      return with_table_bits(codec.bits, [&](auto bits) {
+        encode_nonuniform<bits()>(side, codec, shape, side_codec.levels, x, first, codes, meta, param);
+      });
   }
 }
 
-inline void encode_key(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+inline void encode_key(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                        uint8_t* meta, uint32_t* param) {
   encode_side(Side::kKey, codec, shape, x, first, codes, meta, param);
 }
-inline void encode_value(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+inline void encode_value(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                          uint8_t* meta, uint32_t* param) {
   encode_side(Side::kValue, codec, shape, x, first, codes, meta, param);
 }
-inline void decode_key(CodecId codec, SectionShape shape, const SideView& side, float* out) {
-  decode_side(Side::kKey, *find_codec(codec), shape, side, out);
+inline void decode_key(SideCodec codec, SectionShape shape, const SideView& side, float* out) {
+  decode_side(Side::kKey, codec, shape, side, out);
 }
-inline void decode_value(CodecId codec, SectionShape shape, const SideView& side, float* out) {
-  decode_side(Side::kValue, *find_codec(codec), shape, side, out);
+inline void decode_value(SideCodec codec, SectionShape shape, const SideView& side, float* out) {
+  decode_side(Side::kValue, codec, shape, side, out);
 }
 
 inline constexpr Kernels kernels_of(Isa isa) {

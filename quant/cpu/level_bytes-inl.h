@@ -1,4 +1,5 @@
-// The levels of every codec of up to 4 bits as bytes, made at compile time. Thread safety: constants.
+// The levels of every codec of up to 4 bits as bytes, made at compile time unless a layer brings its own.
+// Thread safety: constants.
 #pragma once
 
 #include <array>
@@ -6,6 +7,7 @@
 #include "quant/codec.h"
 #include "quant/cpu/quad_dot-inl.h"
 #include "quant/levels.h"
+#include "quant/nuq_levels.h"
 #include "quant/trellis.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -14,20 +16,22 @@ namespace quire::HWY_NAMESPACE {
 // Uniform keys have half-integer centres. Up to 4 bits their levels are 2 code - N and their scales halved;
 // at 8 bits that would not fit a byte, and levels are code - 128, half a level below the centre. `code` of a
 // trellis codec is the index that its window makes.
-constexpr int32_t level_of(const CodecInfo& codec, Side side, uint32_t code) {
+constexpr int32_t level_of(const CodecInfo& codec, Side side, uint32_t code, const int8_t* of_layer) {
   const auto signed_code = static_cast<int32_t>(code);
   if (codec.family == CodecFamily::kRotated) return level_table(codec.bits).levels[code];
   if (codec.family == CodecFamily::kTrellis) return trellis_of(codec.bits).levels[code];
+  if (codec.family == CodecFamily::kNonUniform) return nuq_levels(codec.bits, side, of_layer)[code];
   if (side == Side::kKey) return 2 * signed_code - ((1 << codec.bits) - 1);
   return signed_code - (1 << (codec.bits - 1));
 }
 
-constexpr LevelBytes make_level_bytes(const CodecInfo& codec, Side side) {
+// of_layer: the layer's own levels, or nullptr.
+constexpr LevelBytes make_level_bytes(const CodecInfo& codec, Side side, const int8_t* of_layer = nullptr) {
   LevelBytes table{};
   if (codec.bits > 4) return table;
   const uint32_t entries = codec.family == CodecFamily::kTrellis ? kTrellisLevels : 1U << codec.bits;
   for (uint32_t i = 0; i < sizeof(table.bytes); ++i) {
-    const int32_t level = level_of(codec, side, i % entries);
+    const int32_t level = level_of(codec, side, i % entries, of_layer);
     table.bytes[i] = static_cast<uint8_t>(side == Side::kKey ? level + kKeyBias : level);
   }
   return table;
@@ -48,23 +52,26 @@ inline const LevelBytes& level_bytes(const CodecInfo& codec, Side side) {
   return side == Side::kKey ? kKeyLevelBytes[index] : kValueLevelBytes[index];
 }
 
-// Levels of uniform keys that are turned in 16 bits: signed, and as large as a byte holds.
-constexpr int32_t turned_level_scale(uint32_t bits) { return 127 / ((1 << bits) - 1); }
+// Levels of keys per channel that are turned in 16 bits: signed, and as large as a byte holds.
+struct TurnedLevels {
+  LevelBytes bytes;
+  float top;    // the largest level in the units of a channel's scale
+  float words;  // one such level in the upper half of a word
+};
 
-constexpr LevelBytes make_turned_level_bytes(uint32_t bits) {
-  LevelBytes table{};
-  for (uint32_t i = 0; i < sizeof(table.bytes); ++i) {
-    const auto code = static_cast<int32_t>(i % (1U << bits));
-    table.bytes[i] = static_cast<uint8_t>((2 * code - ((1 << bits) - 1)) * turned_level_scale(bits));
+constexpr TurnedLevels make_turned_levels(const CodecInfo& codec, const int8_t* of_layer) {
+  const int32_t last = (1 << codec.bits) - 1;
+  const bool uniform = codec.family == CodecFamily::kUniform;
+  const int32_t stretch = uniform ? 127 / last : 1;
+  TurnedLevels levels{};
+  for (uint32_t i = 0; i < sizeof(levels.bytes.bytes); ++i) {
+    const int32_t level = level_of(codec, Side::kKey, i % (1U << codec.bits), of_layer);
+    levels.bytes.bytes[i] = static_cast<uint8_t>(level * stretch);
   }
-  return table;
+  levels.top = uniform ? static_cast<float>(last) : 127.0F;
+  levels.words = static_cast<float>(256 * stretch);
+  return levels;
 }
-
-inline constexpr std::array<LevelBytes, 3> kTurnedLevelBytes{
-    make_turned_level_bytes(2), make_turned_level_bytes(3), make_turned_level_bytes(4)};
-
-// bits: 2, 3 or 4.
-inline const LevelBytes& turned_level_bytes(uint32_t bits) { return kTurnedLevelBytes[bits - 2]; }
 
 }  // namespace quire::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

@@ -52,6 +52,18 @@ HWY_INLINE Ints add_cost(Ints cost, Ints target, const LevelCost& level) {
   return out;
 }
 
+// from[index] of `count` entries.
+HWY_INLINE Floats pick(const float* from, uint32_t /*count*/, Ints index) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    float32x4_t four = vdupq_n_f32(from[vgetq_lane_s32(index.part[i].raw, 0)]);
+    four = vsetq_lane_f32(from[vgetq_lane_s32(index.part[i].raw, 1)], four, 1);
+    four = vsetq_lane_f32(from[vgetq_lane_s32(index.part[i].raw, 2)], four, 2);
+    out.part[i].raw = vsetq_lane_f32(from[vgetq_lane_s32(index.part[i].raw, 3)], four, 3);
+  }
+  return out;
+}
+
 // Levels of a trellis by index, with their sign.
 struct LevelLookup {
   int8x16x4_t table;

@@ -132,7 +132,7 @@ inline void set_channel_terms(const CodecInfo& codec, const KeyRotation& rotatio
   float* scale = section->key_channel_scale;
   float* mid = section->key_channel_mid;
   const Floats factor = splat(section->key_factor);
-  if (codec.family == CodecFamily::kUniform) {
+  if (has_midpoints(codec.family)) {
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       store(mul_add(splat(section->key_centre), load(scale + c), load(mid + c)) * factor, mid + c);
       store(load(scale + c) * factor, scale + c);
@@ -156,6 +156,20 @@ inline void set_channel_terms(const CodecInfo& codec, const KeyRotation& rotatio
 HWY_INLINE Floats key_of(const Section& section, const float* x, uint32_t channel, uint32_t token) {
   return mul_add(load(x) * load(section.key_token_scale + token), splat(section.key_channel_scale[channel]),
                  splat(section.key_channel_mid[channel]));
+}
+
+// Scales what was unfolded and adds the outliers, which stand in the keys' own units.
+inline void scale_keys(const Section& section, SectionShape shape, float* keys) {
+  for (uint32_t c = 0; c < shape.dim; ++c) {
+    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
+      float* at = keys + size_t{c} * shape.tokens + t;
+      store(key_of(section, at, c, t), at);
+    }
+  }
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    keys[static_cast<uint32_t>(section.key_outlier_channel[t]) * size_t{shape.tokens} + t] +=
+        section.key_outlier[t];
+  }
 }
 
 // Scales what was unfolded (kScaled) and rotates it by the tokens' offsets.
@@ -196,6 +210,10 @@ inline void rope_keys(const FoldedPages& pages, const CodecInfo& codec, Tile& ti
   });
   if (codec.space == CodecSpace::kRotated) mix_all_channels(tile.keys, shape);
   set_channel_terms(codec, rotation, shape, &tile.section);
+  if (codec.outliers) {
+    scale_keys(tile.section, shape, tile.keys);
+    return turn_keys<false>(rotation, tile.section, shape, tile.keys);
+  }
   turn_keys<true>(rotation, tile.section, shape, tile.keys);
 }
 

@@ -39,6 +39,13 @@ struct Section {
   float* value_token_log2;   // [tokens]: log2 of these, within 2e-3; far below all others for a scale of 0
   float* value_mid;          // [tokens], uniform
   float* value_offset;       // [dim]: the mean, or 1 where midpoints are folded into offset_weight
+  // Of codecs with outliers: key[t][key_outlier_channel[t]] += key_outlier[t], and values alike.
+  int32_t* key_outlier_channel;  // [tokens]
+  float* key_outlier;
+  int32_t* value_outlier_token;  // [dim]
+  float* value_outlier;
+  LevelBytes* key_levels;  // of a layer that brings its own
+  LevelBytes* value_levels;
 };
 
 // step(i - 255) for i = 0..15: sixteen more in the code of a scale are one more in the exponent.
@@ -108,6 +115,19 @@ inline void load_value_scales(CodecFamily family, uint32_t tokens, const uint8_t
   section->value_factor = trellis ? range.factor() : scale_step(param);
 }
 
+// lanes: of them; groups: that an outlier may belong to.
+HWY_INLINE void load_outliers(const uint8_t* stored, uint32_t lanes, uint32_t groups, float factor,
+                              int32_t* group, float* outlier) {
+  const Ints last = splat(static_cast<int32_t>(groups - 1));
+  for (uint32_t i = 0; i < lanes; i += kLanes) {
+    const Ints words = load_u16(reinterpret_cast<const uint16_t*>(stored) + i);
+    store(min(words & splat(0xFF), last), group + i);
+    alignas(64) uint16_t halves[kLanes];
+    store_u16(words & splat(0xFF00), halves);
+    store(load_f16(halves) * splat(factor), outlier + i);
+  }
+}
+
 inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
                            Section* section) {
   if (codec.space == CodecSpace::kRotated) {
@@ -119,6 +139,15 @@ inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uin
     load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
     section->key_centre = codec.bits == 8 ? 0.5F : 0.0F;
     section->key_factor = power_of_two(static_cast<int32_t>(param));
+  } else if (codec.family == CodecFamily::kNonUniform) {
+    load_halves(meta, shape.dim, kNuqLevelUnit, section->key_channel_scale);
+    load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
+    section->key_centre = 0.0F;
+    section->key_factor = power_of_two(static_cast<int32_t>(param));
+    if (codec.outliers) {
+      load_outliers(meta + size_t{4} * shape.dim, shape.tokens, shape.dim, section->key_factor,
+                    section->key_outlier_channel, section->key_outlier);
+    }
   }
 }
 
@@ -130,21 +159,35 @@ inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const u
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       store(to_floats(load_s8(meta + shape.tokens + c)) * step, section->value_offset + c);
     }
-  } else if (codec.family == CodecFamily::kUniform) {
+  } else if (has_midpoints(codec.family)) {
+    const bool uniform = codec.family == CodecFamily::kUniform;
     section->value_factor = power_of_two(static_cast<int32_t>(param));
-    load_halves(meta, shape.tokens, 1.0F, section->value_token_scale);
+    load_halves(meta, shape.tokens, uniform ? 1.0F : kNuqLevelUnit, section->value_token_scale);
     for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
       store(rough_log2(load(section->value_token_scale + t)), section->value_token_log2 + t);
     }
     load_halves(meta + size_t{2} * shape.tokens, shape.tokens, section->value_factor, section->value_mid);
+    if (codec.outliers) {
+      load_outliers(meta + size_t{4} * shape.tokens, shape.dim, shape.tokens, section->value_factor,
+                    section->value_outlier_token, section->value_outlier);
+    }
   }
 }
 
 // What is the same for all sections of a call.
-inline void set_constant_terms(const CodecInfo& key, const CodecInfo& value, SectionShape shape,
+inline void set_constant_terms(const FoldedPages& pages, const CodecInfo& key, const CodecInfo& value,
                                Section* section) {
+  const SectionShape shape = pages.shape;
   section->key.table = &level_bytes(key, Side::kKey);
   section->value.table = &level_bytes(value, Side::kValue);
+  if (pages.key_codec.levels != nullptr) {
+    *section->key_levels = make_level_bytes(key, Side::kKey, pages.key_codec.levels);
+    section->key.table = section->key_levels;
+  }
+  if (pages.value_codec.levels != nullptr) {
+    *section->value_levels = make_level_bytes(value, Side::kValue, pages.value_codec.levels);
+    section->value.table = section->value_levels;
+  }
   section->key.high_plane = high_plane_offset(shape);
   section->value.high_plane = high_plane_offset(shape);
   if (key.space != CodecSpace::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);

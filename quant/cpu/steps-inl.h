@@ -6,6 +6,7 @@
 
 #include "quant/cpu/accumulate-inl.h"
 #include "quant/cpu/float_dot-inl.h"
+#include "quant/cpu/outlier_terms-inl.h"
 #include "quant/cpu/query-inl.h"
 #include "quant/cpu/rope_keys-inl.h"
 #include "quant/cpu/softmax-inl.h"
@@ -69,15 +70,19 @@ struct BlockSteps {
   BlockStep score;
   BlockStep weigh;
   BlockStep weigh_masked;
+  BlockStep score_outliers;  // after score, or null
+  BlockStep weigh_outliers;  // after weigh, or null
+  BlockStep weigh_outliers_masked;
 };
 
 template <int kRows, class Shape>
 void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
   const bool rotated = codec.space == CodecSpace::kRotated;
   steps->query = rotated ? &quantise_queries<kRows, Shape> : nullptr;
-  steps->fold = rotated                                 ? &dot_means<kRows, Shape>
-                : codec.family == CodecFamily::kUniform ? &fold_queries<kRows, Shape>
-                                                        : &plain_query;
+  steps->fold = rotated                       ? &dot_means<kRows, Shape>
+                : has_midpoints(codec.family) ? &fold_queries<kRows, Shape>
+                                              : &plain_query;
+  if (codec.outliers) steps->score_outliers = &score_outliers<kRows, Shape>;
   with_form(codec, [steps, rotated](auto form) {
     if constexpr (form().is_float()) {
       steps->score = &score_floats<form().bits == 16, kRows, Shape>;
@@ -92,6 +97,10 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
 
 template <int kRows, class Shape>
 void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
+  if (codec.outliers) {
+    steps->weigh_outliers = &weigh_outliers<kRows, Shape, false>;
+    steps->weigh_outliers_masked = &weigh_outliers<kRows, AnyShape, true>;
+  }
   with_form(codec, [steps, &codec](auto form) {
     if constexpr (form().is_float()) {
       steps->weigh = &weigh_floats<form().bits == 16, kRows, Shape, false>;

@@ -54,7 +54,8 @@ struct Tile {
   float* turned_query;       // [kMaxBlockRows][dim]: queries for these
   BaseAngles base;           // of the section whose keys they are
   // The same in 16 bits, turn_levels-inl.h.
-  int32_t* turns;      // constants of the call, where `keys` would be
+  int32_t* turns;  // constants of the call, where `keys` would be
+  TurnedLevels* turned_levels;
   int32_t* key_words;  // [dim / 4][2][tokens]
   int32_t* mixed;      // [2][dim / 4][sixteen lanes]
   float* pair_factor;  // [dim / 2]
@@ -86,6 +87,12 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   section.value_token_log2 = carver.take<float>(tokens);
   section.value_mid = carver.take<float>(tokens);
   section.value_offset = carver.take<float>(dim);
+  section.key_outlier_channel = carver.take<int32_t>(tokens);
+  section.key_outlier = carver.take<float>(tokens);
+  section.value_outlier_token = carver.take<int32_t>(dim);
+  section.value_outlier = carver.take<float>(dim);
+  section.key_levels = carver.take<LevelBytes>(1);
+  section.value_levels = carver.take<LevelBytes>(1);
   tile->scores = carver.take<float>(kMaxBlockRows * tokens);
   tile->zeros = carver.take<float>(tokens);
   tile->weight_operands = carver.take<int32_t>(kMaxBlockRows * tokens / 2);
@@ -96,6 +103,7 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   tile->keys = carver.take<float>(shape.tokens * dim);
   tile->turned_query = carver.take<float>(kMaxBlockRows * dim);
   tile->turns = reinterpret_cast<int32_t*>(tile->keys);
+  tile->turned_levels = carver.take<TurnedLevels>(1);
   const size_t pairs = CommonShape::is(shape) ? dim / 2 : 0;  // no other shape is turned in 16 bits
   tile->key_words = carver.take<int32_t>(shape.tokens * pairs);
   tile->mixed = carver.take<int32_t>(pairs * kLanes);

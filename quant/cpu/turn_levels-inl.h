@@ -9,7 +9,7 @@
 //
 // Fixed point. Every pair of channels (c, c + 64) has a factor of its own, which a rotation does not mix with
 // others and which the query takes back, so a channel with large keys takes no bits from others.
-// - Uniform keys: level * scale + mid, at most kUniformTop; turned, sqrt(2) of that fits 16 bits.
+// - Keys per channel: level * scale + mid, at most kUniformTop; turned, sqrt(2) of that fits 16 bits.
 // - Rotated keys: 4 * (the first six of seven stages of H, on levels: exact), times the token's scale, plus
 // the mean: at most kRotatedTop. The last stage, the balance and the turn are one 2 x 2 matrix for each token
 // and pair, of whose rows the magnitudes sum to at most 1.
@@ -48,8 +48,8 @@ inline constexpr float kRotatedGain = kMatrixTop / 32768.0F * (kOne / 32768.0F);
 
 // Whether this file serves a call in pre_rope space.
 inline bool turns_levels(const FoldedPages& pages, const CodecInfo& key) {
-  return key.bits <= 4 && key.family != CodecFamily::kTrellis && CommonShape::is(pages.shape) &&
-         pages.rotation->rotary_dim == pages.shape.dim;
+  return key.bits <= 4 && key.family != CodecFamily::kTrellis && !key.outliers &&
+         CommonShape::is(pages.shape) && pages.rotation->rotary_dim == pages.shape.dim;
 }
 
 // Where the entry of sixteen tokens, a kind and a quad stands in Tile::turns: in the order of use.
@@ -67,7 +67,7 @@ HWY_INLINE Words angle_words(const float* angles, uint32_t channel, uint32_t lan
   return words_of(pack_words(to_ints(load(at) * one), to_ints(load(at + 2 * kTurnTokens) * one)));
 }
 
-// Once per call, uniform: cosines and sines.
+// Once per call, keys per channel: cosines and sines.
 inline void set_uniform_turns(const KeyRotation& rotation, Tile& tile) {
   for (uint32_t lane = 0; lane < kTurnTokens; lane += kLanes) {
     for (uint32_t kind = 0; kind < 2; ++kind) {
@@ -123,6 +123,7 @@ inline void set_turns(const FoldedPages& pages, const CodecInfo& key, Tile& tile
     set_rotated_turns(*pages.rotation, tile);
   } else {
     set_uniform_turns(*pages.rotation, tile);
+    *tile.turned_levels = make_turned_levels(key, pages.key_codec.levels);
   }
 }
 
@@ -132,23 +133,22 @@ HWY_INLINE size_t word_place(uint32_t quad, uint32_t kind, uint32_t lane) {
 }
 
 // What a section's channels are scaled by, as pairs [2][kTurnQuads] each, and the pairs' factors.
-template <uint32_t kBits>
-void set_uniform_pairs(Tile& tile, int32_t* scales, int32_t* mids) {
-  constexpr auto kTop = static_cast<float>((1U << kBits) - 1);
-  constexpr auto kLevelWords = static_cast<float>(256 * turned_level_scale(kBits));
+inline void set_uniform_pairs(Tile& tile, int32_t* scales, int32_t* mids) {
+  const Floats top = splat(tile.turned_levels->top);
+  const Floats to_words = splat(32768.0F / tile.turned_levels->words);
   const Section& section = tile.section;
   alignas(64) float scale[2 * kHalfDim];
   alignas(64) float mid[2 * kHalfDim];
   for (uint32_t i = 0; i < kHalfDim; i += kLanes) {
     const Floats s[2] = {load(section.key_channel_scale + i), load(section.key_channel_scale + kHalfDim + i)};
     const Floats m[2] = {load(section.key_channel_mid + i), load(section.key_channel_mid + kHalfDim + i)};
-    const Floats first = mul_add(abs(s[0]), splat(kTop), abs(m[0]));
-    const Floats second = mul_add(abs(s[1]), splat(kTop), abs(m[1]));
+    const Floats first = mul_add(abs(s[0]), top, abs(m[0]));
+    const Floats second = mul_add(abs(s[1]), top, abs(m[1]));
     const Floats largest = max(max(first, second), splat(1e-30F));
     store(largest * splat(1.0F / kUniformTop), tile.pair_factor + i);
     const Floats inverse = splat(kUniformTop) / largest;
     for (uint32_t half = 0; half < 2; ++half) {
-      store(s[half] * inverse * splat(32768.0F / kLevelWords), scale + half * kHalfDim + i);
+      store(s[half] * inverse * to_words, scale + half * kHalfDim + i);
       store(m[half] * inverse, mid + half * kHalfDim + i);
     }
   }
@@ -181,11 +181,11 @@ struct UniformQuad {
 
 // One field of all steps: a quad of each half at all tokens.
 template <uint32_t kBits, uint32_t kField>
-HWY_INLINE void turn_uniform_field(const QuadSource& source, uint32_t step, const UniformQuad& pairs,
-                                   const int32_t* turns, int32_t* out) {
+HWY_INLINE void turn_uniform_field(const QuadSource& source, const LevelBytes& signed_levels, uint32_t step,
+                                   const UniformQuad& pairs, const int32_t* turns, int32_t* out) {
   using Step = Codes<Side::kValue, Form{kBits}>;  // signed levels
   constexpr uint32_t kSteps = kHalfQuads / Step::kQuads;
-  const auto table = load_table<Form{kBits}>(turned_level_bytes(kBits));
+  const auto table = load_table<Form{kBits}>(signed_levels);
   const uint8_t* high_plane = source.codes + source.high_plane;
   const uint8_t* high_plane_ahead = source.ahead + source.high_plane;
   const uint32_t quad = step * Step::kQuads + kField;
@@ -215,12 +215,13 @@ void turn_uniform_keys(Tile& tile) {
   constexpr uint32_t kQuads = Codes<Side::kValue, Form{kBits}>::kQuads;
   alignas(64) int32_t scales[2 * kTurnQuads];
   alignas(64) int32_t mids[2 * kTurnQuads];
-  set_uniform_pairs<kBits>(tile, scales, mids);
+  set_uniform_pairs(tile, scales, mids);
   tile.key_unit = tile.section.key_factor / kUniformGain;
   for (uint32_t step = 0; step < kHalfQuads / kQuads; ++step) {
     for_fields<kQuads>([&](auto field) __attribute__((always_inline)) {
       const UniformQuad pairs(scales, mids, step * kQuads + field());
-      turn_uniform_field<kBits, field()>(tile.section.key, step, pairs, tile.turns, tile.key_words);
+      turn_uniform_field<kBits, field()>(tile.section.key, tile.turned_levels->bytes, step, pairs, tile.turns,
+                                         tile.key_words);
     });
   }
 }

@@ -16,9 +16,9 @@ int section_exponent_of(SectionShape shape, const float* x, uint32_t first) {
   return section_exponent(largest);
 }
 
-void encode_side(CodecId id, Side side, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
-                 uint8_t* meta, uint32_t* param) {
-  const CodecInfo& codec = *find_codec(id);
+void encode_side(SideCodec side_codec, Side side, SectionShape shape, const float* x, uint32_t first,
+                 uint8_t* codes, uint8_t* meta, uint32_t* param) {
+  const CodecInfo& codec = *find_codec(side_codec.id);
   std::fill_n(codes, code_bytes(codec, shape), uint8_t{0});
   std::fill_n(meta, meta_bytes(codec, side, shape), uint8_t{0});
   switch (codec.family) {
@@ -35,11 +35,14 @@ void encode_side(CodecId id, Side side, SectionShape shape, const float* x, uint
     case CodecFamily::kTrellis:
       *param = encode_trellis(codec, side, shape, x, first, codes, meta);
       break;
+    case CodecFamily::kNonUniform:
+      *param = encode_nonuniform(codec, side, shape, side_codec.levels, x, first, codes, meta);
+      break;
   }
 }
 
-void decode_side(CodecId id, Side side, SectionShape shape, const SideView& view, float* out) {
-  const CodecInfo& codec = *find_codec(id);
+void decode_side(SideCodec side_codec, Side side, SectionShape shape, const SideView& view, float* out) {
+  const CodecInfo& codec = *find_codec(side_codec.id);
   switch (codec.family) {
     case CodecFamily::kFloat:
       decode_float(codec, side, shape, view.codes, out);
@@ -52,6 +55,9 @@ void decode_side(CodecId id, Side side, SectionShape shape, const SideView& view
       break;
     case CodecFamily::kTrellis:
       decode_trellis(codec, side, shape, view, out);
+      break;
+    case CodecFamily::kNonUniform:
+      decode_nonuniform(codec, side, shape, side_codec.levels, view, out);
       break;
   }
 }

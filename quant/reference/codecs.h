@@ -21,17 +21,22 @@ uint32_t encode_rotated(const CodecInfo& codec, Side side, SectionShape shape, c
                         uint8_t* codes, uint8_t* meta);
 uint32_t encode_trellis(const CodecInfo& codec, Side side, SectionShape shape, const float* x, uint32_t first,
                         uint8_t* codes, uint8_t* meta);
+// levels: [2^bits], or nullptr for the default ones.
+uint32_t encode_nonuniform(const CodecInfo& codec, Side side, SectionShape shape, const int8_t* levels,
+                           const float* x, uint32_t first, uint8_t* codes, uint8_t* meta);
 
 void decode_uniform(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
 void decode_rotated(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
 void decode_trellis(const CodecInfo& codec, Side side, SectionShape shape, const SideView& view, float* out);
+void decode_nonuniform(const CodecInfo& codec, Side side, SectionShape shape, const int8_t* levels,
+                       const SideView& view, float* out);
 
 // The section exponent over tokens >= first.
 int section_exponent_of(SectionShape shape, const float* x, uint32_t first);
 
 // Both sides of a codec by family.
-void encode_side(CodecId id, Side side, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
-                 uint8_t* meta, uint32_t* param);
-void decode_side(CodecId id, Side side, SectionShape shape, const SideView& view, float* out);
+void encode_side(SideCodec side_codec, Side side, SectionShape shape, const float* x, uint32_t first,
+                 uint8_t* codes, uint8_t* meta, uint32_t* param);
+void decode_side(SideCodec side_codec, Side side, SectionShape shape, const SideView& view, float* out);
 
 }  // namespace quire::reference

@@ -12,21 +12,21 @@
 namespace quire {
 namespace {
 
-void encode_key(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+void encode_key(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                 uint8_t* meta, uint32_t* param) {
   reference::encode_side(codec, Side::kKey, shape, x, first, codes, meta, param);
 }
 
-void encode_value(CodecId codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
+void encode_value(SideCodec codec, SectionShape shape, const float* x, uint32_t first, uint8_t* codes,
                   uint8_t* meta, uint32_t* param) {
   reference::encode_side(codec, Side::kValue, shape, x, first, codes, meta, param);
 }
 
-void decode_key(CodecId codec, SectionShape shape, const SideView& side, float* out) {
+void decode_key(SideCodec codec, SectionShape shape, const SideView& side, float* out) {
   reference::decode_side(codec, Side::kKey, shape, side, out);
 }
 
-void decode_value(CodecId codec, SectionShape shape, const SideView& side, float* out) {
+void decode_value(SideCodec codec, SectionShape shape, const SideView& side, float* out) {
   reference::decode_side(codec, Side::kValue, shape, side, out);
 }
 

@@ -15,6 +15,7 @@ _Static_assert(QUIRE_INTERNAL == 10, "pinned");
 _Static_assert(QUIRE_CODEC_F32 == 1 && QUIRE_CODEC_BF16 == 2 && QUIRE_CODEC_INT8 == 8, "pinned");
 _Static_assert(QUIRE_CODEC_INT2 == 11 && QUIRE_CODEC_ROT4 == 16 && QUIRE_CODEC_ROT2 == 18, "pinned");
 _Static_assert(QUIRE_CODEC_TCQ4 == 24 && QUIRE_CODEC_TCQ1 == 27, "pinned");
+_Static_assert(QUIRE_CODEC_NUQ4 == 32 && QUIRE_CODEC_NUQ2 == 34 && QUIRE_CODEC_NUQ2S == 38, "pinned");
 _Static_assert(QUIRE_POST_ROPE == 0 && QUIRE_PRE_ROPE == 1 && QUIRE_BF16 == 1 && QUIRE_F16 == 2, "pinned");
 
 enum { kLayers = 2, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 64, kTokens = 200 };
@@ -207,6 +208,22 @@ static void test_refused_options(void) {
   EXPECT_REFUSED(QUIRE_INVALID, page_tokens, 48);
   EXPECT_REFUSED(QUIRE_INVALID, sink_tokens, 33);
   EXPECT_REFUSED(QUIRE_INVALID, key_space, (quire_key_space)2);
+  const int8_t ascending[] = {-100, -20, 30, 101}, equal[] = {-100, 30, 30, 101};
+  quire_layer_options layer;
+  quire_layer_options_init(&layer);
+  layer.key_levels = ascending;
+  options.layer_options = &layer;
+  options.layer_option_count = 1;
+  expect_refused(QUIRE_INVALID, &options, "only nuq codecs", __LINE__);
+  layer.key_codec = QUIRE_CODEC_NUQ2;
+  layer.value_codec = QUIRE_CODEC_NUQ2S;
+  layer.value_levels = equal;
+  expect_refused(QUIRE_INVALID, &options, "value levels of layer 0", __LINE__);
+  layer.value_levels = ascending;
+  EXPECT_STATUS(QUIRE_OK, quire_open(&options, &cache));
+  EXPECT_STATUS(QUIRE_OK, quire_close(cache));
+  options.layer_options = NULL;
+  options.layer_option_count = 0;
   EXPECT_REFUSED(QUIRE_INVALID, max_step_tokens, 0);
   EXPECT_REFUSED(QUIRE_OVER_BUDGET, host_budget, 4096);
 
@@ -393,6 +410,7 @@ int main(void) {
   test_attention(QUIRE_CODEC_F32, 2e-5);
   test_attention(QUIRE_CODEC_BF16, 2e-2);
   test_attention(QUIRE_CODEC_INT8, 2e-2);
+  test_attention(QUIRE_CODEC_NUQ4, 1.5e-1);
   test_attention(QUIRE_CODEC_DEFAULT, 1.5e-1);
   test_fork_and_truncate();
   test_stats();

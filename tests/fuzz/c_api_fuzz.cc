@@ -85,9 +85,10 @@ class ApiFuzz {
     options.threads = 1;
     options.max_step_tokens = kMaxTokens;
     options.host_budget = uint64_t{3} << 20;
-    const quire_codec codecs[] = {QUIRE_CODEC_F32, QUIRE_CODEC_BF16, QUIRE_CODEC_INT4, QUIRE_CODEC_ROT4};
-    options.key_codec = codecs[random_.below(4)];
-    options.value_codec = codecs[random_.below(4)];
+    const quire_codec codecs[] = {QUIRE_CODEC_F32,  QUIRE_CODEC_BF16,  QUIRE_CODEC_INT4,
+                                  QUIRE_CODEC_ROT4, QUIRE_CODEC_NUQ3S, QUIRE_CODEC_NUQ2};
+    options.key_codec = codecs[random_.below(6)];
+    options.value_codec = codecs[random_.below(6)];
     ASSERT_EQ(quire_open(&options, &cache_), QUIRE_OK) << quire_last_error(nullptr);
   }
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from quire_codec import CODECS, Rows, clamp_row, f32, mean_step_entry, rotate_row, scale_step_entry
-from quire_page import Header, PageError, Section, read_page, write_page
+from quire_page import Header, OwnLevels, PageError, Section, read_page, write_page
 from xxh3 import xxh3_64
 
 Entry = dict[str, Any]  # one page of the manifest
@@ -98,9 +98,18 @@ def input_rows(entry: Entry, codec: str, stream: int, diag: list[float] | None) 
     match CODECS[_CODEC_IDS[codec]].family:
         case "rotated" | "trellis":
             return [rotate_row(row, diag) for row in rows]
-        case "uniform":
-            return [clamp_row(row) for row in rows]
+        case "uniform" | "nonuniform" as family:
+            return [clamp_row(row, family) for row in rows]
     return rows
+
+
+def own_levels(entry: Entry) -> OwnLevels:
+    """The tables of keys and values that README.md gives to pages whose layer brings its own."""
+    if not entry.get("own_levels"):
+        return None, None
+    keys, values = [13 * i + i % 3 - 101 for i in range(16)], [9 * i - 60 for i in range(16)]
+    bits = [CODECS[_CODEC_IDS[entry[f"{side}_codec"]]].bits for side in ("key", "value")]
+    return tuple(keys[: 2 ** bits[0]]), tuple(values[: 2 ** bits[1]])
 
 
 def header_of(entry: Entry) -> Header:
@@ -124,7 +133,8 @@ def page_of(entry: Entry) -> bytes:
     heads = range(entry["kv_heads"])
     keys = [input_rows(entry, entry["key_codec"], 2 * h, diag) for h in heads]
     values = [input_rows(entry, entry["value_codec"], 2 * h + 1, None) for h in heads]
-    return write_page(header_of(entry), keys, values, tuple(entry["params"]) if "params" in entry else None)
+    foreign = tuple(entry["params"]) if "params" in entry else None
+    return write_page(header_of(entry), keys, values, foreign, own_levels(entry))
 
 
 def hash_text(data: bytes) -> str:
@@ -165,8 +175,8 @@ def check(entry: Entry, page: bytes) -> list[str]:
     problems = page_problems(entry, page)
     try:
         golden = bytes.fromhex(entry["page"]) if "page" in entry else page
-        problems += decoded_problems(entry, *read_page(golden))
-        problems += decoded_problems(entry, *read_page(golden + b"no part of it"))
+        problems += decoded_problems(entry, *read_page(golden, own_levels(entry)))
+        problems += decoded_problems(entry, *read_page(golden + b"no part of it", own_levels(entry)))
     except PageError as error:
         problems.append(str(error))
     return problems

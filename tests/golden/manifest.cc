@@ -49,6 +49,7 @@ nlohmann::ordered_json manifest_entry(const PageSpec& spec, const Page& page) {
     entry["decoded_keys_xxh3"].push_back(hex(sums.keys));
     entry["decoded_values_xxh3"].push_back(hex(sums.values));
   }
+  if (spec.own_levels) entry["own_levels"] = true;
   if (spec.params) entry["params"] = {spec.params->key, spec.params->value};
   if (spec.whole_bytes) entry["page"] = hex(page.bytes);
   return entry;

@@ -12,14 +12,13 @@
 #include <new>
 
 #include "quant/bytes.h"
+#include "quant/section_exponent.h"
 #include "quant/steps.h"
 
 namespace quire::golden {
 namespace {
 
 constexpr uint64_t kParamsHash = 0x0123456789ABCDEF;
-
-constexpr float kLargestBf16 = 0x1.fep127F;
 
 // In pairs of tokens with falling exponents, dense where rotated codecs flush a token's scale.
 int fading_shift(uint32_t token) {
@@ -114,8 +113,8 @@ std::vector<float> codec_values(const Kernels& kernels, const PageSpec& spec, ui
   const PageKind& kind = spec.header.kind;
   std::vector<float> values = plain_values(spec, head, side);
   const CodecInfo& codec = *find_codec(side == Side::kKey ? kind.key_codec : kind.value_codec);
-  if (codec.family == CodecFamily::kUniform) {
-    for (float& x : values) x = std::clamp(x, -kLargestBf16, kLargestBf16);
+  if (const float largest = largest_input(codec.family); largest > 0) {
+    for (float& x : values) x = std::clamp(x, -largest, largest);
   }
   if (codec.space == CodecSpace::kRotated) {
     const std::vector<float> diag = balance_of(kind.shape.dim);
@@ -123,6 +122,16 @@ std::vector<float> codec_values(const Kernels& kernels, const PageSpec& spec, ui
     kernels.rotate(values.data(), kind.shape.tokens, kind.shape.dim, balanced ? diag.data() : nullptr);
   }
   return values;
+}
+
+// Levels that a layer could bring: not centred, of unequal gaps, far from the ends.
+std::array<int8_t, 16> own_levels(Side side) {
+  std::array<int8_t, 16> levels{};
+  for (int i = 0; i < 16; ++i) {
+    levels[static_cast<size_t>(i)] =
+        static_cast<int8_t>(side == Side::kKey ? 13 * i + i % 3 - 101 : 9 * i - 60);
+  }
+  return levels;
 }
 
 struct AlignedFree {
@@ -158,11 +167,15 @@ Section write_section(const Kernels& kernels, const PageSpec& spec, uint32_t hea
   const SectionLayout layout = page_layout(kind).section;
   const std::vector<float> keys = codec_values(kernels, spec, head, Side::kKey);
   const std::vector<float> values = codec_values(kernels, spec, head, Side::kValue);
+  const std::array<int8_t, 16> key_levels = own_levels(Side::kKey);
+  const std::array<int8_t, 16> value_levels = own_levels(Side::kValue);
+  const SideCodec key_codec{kind.key_codec, spec.own_levels ? key_levels.data() : nullptr};
+  const SideCodec value_codec{kind.value_codec, spec.own_levels ? value_levels.data() : nullptr};
   Section section{};
-  kernels.encode_key(kind.key_codec, kind.shape, keys.data(), kind.sink_tokens, bytes + layout.key_codes,
+  kernels.encode_key(key_codec, kind.shape, keys.data(), kind.sink_tokens, bytes + layout.key_codes,
                      bytes + layout.key_meta, &section.entry.key_param);
-  kernels.encode_value(kind.value_codec, kind.shape, values.data(), kind.sink_tokens,
-                       bytes + layout.value_codes, bytes + layout.value_meta, &section.entry.value_param);
+  kernels.encode_value(value_codec, kind.shape, values.data(), kind.sink_tokens, bytes + layout.value_codes,
+                       bytes + layout.value_meta, &section.entry.value_param);
   if (spec.params) {
     section.entry.key_param = spec.params->key;
     section.entry.value_param = spec.params->value;
@@ -173,11 +186,11 @@ Section write_section(const Kernels& kernels, const PageSpec& spec, uint32_t hea
       section_checksum({bytes, layout.bytes}, section.entry.key_param, section.entry.value_param);
 
   std::vector<float> decoded(keys.size());
-  kernels.decode_key(kind.key_codec, kind.shape,
+  kernels.decode_key(key_codec, kind.shape,
                      {bytes + layout.key_codes, bytes + layout.key_meta, section.entry.key_param},
                      decoded.data());
   section.decoded.keys = decoded_sum(kind, decoded);
-  kernels.decode_value(kind.value_codec, kind.shape,
+  kernels.decode_value(value_codec, kind.shape,
                        {bytes + layout.value_codes, bytes + layout.value_meta, section.entry.value_param},
                        decoded.data());
   section.decoded.values = decoded_sum(kind, decoded);
@@ -214,7 +227,7 @@ using AddSpec = std::function<PageSpec&(CodecId key, CodecId value, SectionShape
 // Where rounding, flushing and saturation take turns.
 void add_edges(const AddSpec& add) {
   for (const CodecInfo& codec : kCodecs) {
-    if (codec.family == CodecFamily::kTrellis) continue;
+    if (codec.family == CodecFamily::kTrellis || codec.family == CodecFamily::kNonUniform) continue;
     PageSpec& spec = add(codec.id, codec.id, {32, 64}, Fill::kHuge);
     spec.header.kind.sink_tokens = codec.bits == 32 ? 0 : 2;
     spec.whole_bytes = codec.id == CodecId::kBf16;
@@ -292,6 +305,30 @@ void add_trellis(const AddSpec& add) {
                                                                         param(16255, 2047, 6)};
 }
 
+// Every non-uniform codec on every kind of input, with the default levels and with a layer's own, with sinks
+// and without, in both key spaces, at the shapes of real models; an outlier of a group that does not exist.
+void add_nonuniform(const AddSpec& add) {
+  constexpr std::array<Fill, 8> kFills{Fill::kChannels,  Fill::kFlat,     Fill::kTokens, Fill::kWild,
+                                       Fill::kSubnormal, Fill::kConstant, Fill::kZeros,  Fill::kHuge};
+  for (const CodecInfo& codec : kCodecs) {
+    if (codec.family != CodecFamily::kNonUniform) continue;
+    for (const Fill fill : kFills) {
+      PageSpec& spec = add(codec.id, codec.id, {32, fill == Fill::kChannels ? 32U : 96U}, fill);
+      spec.whole_bytes = fill == Fill::kChannels;
+      spec.header.kind.sink_tokens = fill == Fill::kHuge ? 2 : 0;
+    }
+    for (const Fill fill : {Fill::kFlat, Fill::kTokens, Fill::kWild}) {
+      PageSpec& spec = add(codec.id, codec.id, {64, 128}, fill);
+      spec.own_levels = true;
+      spec.header.kind.sink_tokens = fill == Fill::kTokens ? 4 : 0;
+      spec.header.kind.key_space = fill == Fill::kFlat ? KeySpace::kPreRope : KeySpace::kPostRope;
+    }
+  }
+  add(CodecId::kNuq4, CodecId::kNuq3s, {128, 64}, Fill::kChannels);
+  add(CodecId::kNuq2s, CodecId::kRot3, {32, 256}, Fill::kChannels).header.kind.sink_tokens = 32;
+  add(CodecId::kNuq3s, CodecId::kNuq2s, {32, 256}, Fill::kTokens).header.kind.sink_tokens = 31;
+}
+
 std::vector<PageSpec> page_specs() {
   std::vector<PageSpec> specs;
   uint32_t seed = 1;
@@ -302,7 +339,7 @@ std::vector<PageSpec> page_specs() {
 
   // Small pages of each codec, byte for byte.
   for (const CodecInfo& codec : kCodecs) {
-    if (codec.family == CodecFamily::kTrellis) continue;
+    if (codec.family == CodecFamily::kTrellis || codec.family == CodecFamily::kNonUniform) continue;
     add(codec.id, codec.id, {32, 32}, Fill::kChannels).whole_bytes = true;
   }
 
@@ -319,7 +356,7 @@ std::vector<PageSpec> page_specs() {
 
   // Every codec on every kind of input.
   for (const CodecInfo& codec : kCodecs) {
-    if (codec.family == CodecFamily::kTrellis) continue;
+    if (codec.family == CodecFamily::kTrellis || codec.family == CodecFamily::kNonUniform) continue;
     for (const Fill fill :
          {Fill::kFlat, Fill::kTokens, Fill::kWild, Fill::kSubnormal, Fill::kConstant, Fill::kZeros}) {
       add(codec.id, codec.id, {32, 96}, fill).balanced = true;
@@ -346,6 +383,7 @@ std::vector<PageSpec> page_specs() {
   add_steps(add);
   add_foreign(add);
   add_trellis(add);
+  add_nonuniform(add);
   return specs;
 }
 

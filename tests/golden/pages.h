@@ -42,6 +42,7 @@ struct PageSpec {
   bool balanced;     // rotated keys have a balance vector
   bool whole_bytes;  // the manifest holds all bytes, not only their checksum
   std::optional<ForeignParams> params = {};
+  bool own_levels = false;  // non-uniform codecs use tables of the layer
 };
 
 std::vector<PageSpec> page_specs();

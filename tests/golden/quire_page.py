@@ -7,7 +7,7 @@ every check the document asks for. No state, so safe to call from several thread
 import struct
 from dataclasses import dataclass
 
-from quire_codec import CODECS, Encoded, Rows, Side, bf16_bytes, bf16_from, decode, encode
+from quire_codec import CODECS, Codec, Encoded, Levels, Rows, Side, bf16_bytes, bf16_from, decode, encode
 from xxh3 import xxh3_64
 
 
@@ -42,6 +42,8 @@ class Section:
 
 
 Params = tuple[int, int]  # of keys and of values
+OwnLevels = tuple[Levels, Levels]  # a layer's own tables of keys and of values
+_DEFAULT_LEVELS: OwnLevels = (None, None)
 
 _HEADER = struct.Struct("<3s7B3H2IQ")
 _ENTRY = struct.Struct("<Q2I")
@@ -56,17 +58,28 @@ def header_bytes(kv_heads: int) -> int:
     return align64(_HEADER.size + _ENTRY.size * kv_heads)
 
 
+def meta_size(codec: Codec, groups: int, lanes: int) -> int:
+    """Bytes of one side's meta: groups share scale and midpoint, and each lane may have an outlier."""
+    match codec.family:
+        case "uniform":
+            return 4 * groups
+        case "rotated" | "trellis":
+            return groups + lanes
+        case "nonuniform":
+            return 4 * groups + (2 * lanes if codec.outliers else 0)
+    return 0
+
+
 def array_sizes(header: Header) -> list[int]:
     """Bytes of key codes, value codes, key meta, value meta, sink keys and sink values."""
     t, d = header.page_tokens, header.head_dim
     key_codec, value_codec = CODECS[header.key_codec], CODECS[header.value_codec]
-    meta = {"float": (0, 0), "uniform": (4 * d, 4 * t), "rotated": (t + d, t + d), "trellis": (t + d, t + d)}
     sinks = 2 * header.sink_tokens * d
     return [
         t * d * key_codec.bits // 8,
         t * d * value_codec.bits // 8,
-        meta[key_codec.family][0],
-        meta[value_codec.family][1],
+        meta_size(key_codec, d, t),
+        meta_size(value_codec, t, d),
         sinks,
         sinks,
     ]
@@ -81,15 +94,17 @@ def header_checksum(header: bytes) -> int:
     return xxh3_64(zeroed) % 2**32
 
 
-def write_section(header: Header, keys: Rows, values: Rows, foreign: Params | None = None) -> tuple[bytes, bytes]:
+def write_section(
+    header: Header, keys: Rows, values: Rows, foreign: Params | None, levels: OwnLevels
+) -> tuple[bytes, bytes]:
     """(header entry, section) of one kv head; keys and values [T][D] in their codec's space.
 
     foreign: params to write instead of the codecs' own, as no writer does.
     """
     n = header.sink_tokens
     key_codec, value_codec = CODECS[header.key_codec], CODECS[header.value_codec]
-    k = encode(key_codec, Side.KEYS, keys, n)
-    v = encode(value_codec, Side.VALUES, values, n)
+    k = encode(key_codec, Side.KEYS, keys, n, levels[0])
+    v = encode(value_codec, Side.VALUES, values, n, levels[1])
     sinks = b"".join(bf16_bytes(x) for rows in (keys, values) for row in rows[:n] for x in row)
     section = k.codes + v.codes + k.meta + v.meta + sinks
     section += bytes(align64(len(section)) - len(section))
@@ -97,9 +112,15 @@ def write_section(header: Header, keys: Rows, values: Rows, foreign: Params | No
     return _ENTRY.pack(section_checksum(section, key_param, value_param), key_param, value_param), section
 
 
-def write_page(header: Header, keys: list[Rows], values: list[Rows], foreign: Params | None = None) -> bytes:
+def write_page(
+    header: Header,
+    keys: list[Rows],
+    values: list[Rows],
+    foreign: Params | None = None,
+    levels: OwnLevels = _DEFAULT_LEVELS,
+) -> bytes:
     """The page of keys and values [H][T][D], each in its codec's space; foreign as in write_section."""
-    sections = [write_section(header, k, v, foreign) for k, v in zip(keys, values, strict=True)]
+    sections = [write_section(header, k, v, foreign, levels) for k, v in zip(keys, values, strict=True)]
     h = header
     small = (h.key_codec, h.value_codec, h.flags, h.sink_tokens, h.page_tokens, h.token_count)
     wide = (h.head_dim, h.kv_heads, 0, h.rope_epoch, 0, h.layer_params_hash)
@@ -143,7 +164,7 @@ def read_header(page: bytes) -> Header:
     return header
 
 
-def decode_section(header: Header, section: bytes, key_param: int, value_param: int) -> Section:
+def decode_section(header: Header, section: bytes, params: Params, levels: OwnLevels) -> Section:
     """The values of one section whose checksum holds."""
     parts, at = [], 0
     for size in array_sizes(header):
@@ -152,11 +173,11 @@ def decode_section(header: Header, section: bytes, key_param: int, value_param: 
     key_codes, value_codes, key_meta, value_meta, sink_keys, sink_values = parts
     key_codec, value_codec = CODECS[header.key_codec], CODECS[header.value_codec]
     shape = header.page_tokens, header.head_dim
-    keys = Encoded(key_codes, key_meta, key_param)
-    values = Encoded(value_codes, value_meta, value_param)
+    keys = Encoded(key_codes, key_meta, params[0])
+    values = Encoded(value_codes, value_meta, params[1])
     return Section(
-        decode(key_codec, Side.KEYS, keys, *shape),
-        decode(value_codec, Side.VALUES, values, *shape),
+        decode(key_codec, Side.KEYS, keys, *shape, levels[0]),
+        decode(value_codec, Side.VALUES, values, *shape, levels[1]),
         sink_rows(sink_keys, header.head_dim),
         sink_rows(sink_values, header.head_dim),
     )
@@ -167,7 +188,7 @@ def sink_rows(data: bytes, head_dim: int) -> Rows:
     return [numbers[at : at + head_dim] for at in range(0, len(numbers), head_dim)]
 
 
-def read_page(page: bytes) -> tuple[Header, list[Section]]:
+def read_page(page: bytes, levels: OwnLevels = _DEFAULT_LEVELS) -> tuple[Header, list[Section]]:
     """The header and the decoded sections of a page; raises PageError where anything does not verify."""
     header = read_header(page)
     at, size = header_bytes(header.kv_heads), align64(sum(array_sizes(header)))
@@ -179,5 +200,5 @@ def read_page(page: bytes) -> tuple[Header, list[Section]]:
         section = page[at + size * head : at + size * (head + 1)]
         intact = section_checksum(section, key_param, value_param) == checksum
         _require(intact, f"section {head} does not match its checksum")
-        sections.append(decode_section(header, section, key_param, value_param))
+        sections.append(decode_section(header, section, (key_param, value_param), levels))
     return header, sections

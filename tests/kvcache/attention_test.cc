@@ -22,10 +22,12 @@ double bound(CodecId codec) {
     case CodecId::kInt4:
     case CodecId::kRot4:
     case CodecId::kTcq4:
+    case CodecId::kNuq4:
       return 0.25;
     case CodecId::kInt3:
     case CodecId::kRot3:
     case CodecId::kTcq3:
+    case CodecId::kNuq3s:
       return 0.45;
     default:
       return 0.75;
@@ -61,17 +63,17 @@ TEST_P(AttentionOfCodec, AgreesWithF64OverTheAppendedValues) {
   RecordProperty("worst", std::to_string(worst));
 }
 
-INSTANTIATE_TEST_SUITE_P(Codecs, AttentionOfCodec,
-                         ::testing::Combine(::testing::Values(CodecId::kF32, CodecId::kBf16, CodecId::kInt8,
-                                                              CodecId::kInt4, CodecId::kInt3, CodecId::kInt2,
-                                                              CodecId::kRot4, CodecId::kRot3, CodecId::kRot2,
-                                                              CodecId::kTcq4, CodecId::kTcq3, CodecId::kTcq2,
-                                                              CodecId::kTcq1),
-                                            ::testing::Values(KeySpace::kPostRope, KeySpace::kPreRope)),
-                         [](const auto& test) {
-                           return std::string(find_codec(std::get<0>(test.param))->name) +
-                                  (std::get<1>(test.param) == KeySpace::kPreRope ? "PreRope" : "PostRope");
-                         });
+INSTANTIATE_TEST_SUITE_P(
+    Codecs, AttentionOfCodec,
+    ::testing::Combine(::testing::Values(CodecId::kF32, CodecId::kBf16, CodecId::kInt8, CodecId::kInt4,
+                                         CodecId::kInt3, CodecId::kInt2, CodecId::kRot4, CodecId::kRot3,
+                                         CodecId::kRot2, CodecId::kTcq4, CodecId::kTcq3, CodecId::kTcq2,
+                                         CodecId::kTcq1, CodecId::kNuq4, CodecId::kNuq3s, CodecId::kNuq2),
+                       ::testing::Values(KeySpace::kPostRope, KeySpace::kPreRope)),
+    [](const auto& test) {
+      return std::string(find_codec(std::get<0>(test.param))->name) +
+             (std::get<1>(test.param) == KeySpace::kPreRope ? "PreRope" : "PostRope");
+    });
 
 TEST(Attention, IsTheSameForEveryGeometry) {
   for (const uint32_t page_tokens : {32U, 64U, 128U}) {

@@ -2,9 +2,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "quant/bytes.h"
+#include "quant/nuq_levels.h"
 #include "tests/quant/inputs.h"
 #include "tests/quant/section.h"
 
@@ -76,6 +78,59 @@ void check_uniform(const Case& c, const EncodedSide& encoded, const std::vector<
       ASSERT_LE(std::fabs(error), std::ldexp(bound, exponent))
           << "token " << token << ", channel " << channel;
     }
+  }
+}
+
+// The group of each lane's outlier; none where the codec has no outliers.
+std::vector<uint32_t> outlier_groups(const Case& c, const EncodedSide& encoded) {
+  const bool key = c.side == Side::kKey;
+  const size_t groups = key ? c.shape.dim : c.shape.tokens;
+  std::vector<uint32_t> of_lane(key ? c.shape.tokens : c.shape.dim, UINT32_MAX);
+  for (size_t lane = 0; c.codec.outliers && lane < of_lane.size(); ++lane) {
+    of_lane[lane] = encoded.meta[4 * groups + 2 * lane];
+  }
+  return of_lane;
+}
+
+// The bounds of FORMATS.md: of the mean square over what a group keeps, and of each outlier.
+void check_nonuniform(const Case& c, const EncodedSide& encoded, const std::vector<float>& decoded) {
+  const bool key = c.side == Side::kKey;
+  const auto exponent = static_cast<int32_t>(encoded.param);
+  const std::vector<uint32_t> outliers = outlier_groups(c, encoded);
+  const int8_t* levels = nuq_levels(c.codec.bits, c.side, nullptr);
+  const size_t last = (size_t{1} << c.codec.bits) - 1;
+  double gap = std::max(levels[0] + 127, 127 - levels[last]);
+  for (size_t i = 0; i < last; ++i) gap = std::max(gap, (levels[i + 1] - levels[i]) / 2.0);
+  const size_t groups = key ? c.shape.dim : c.shape.tokens;
+  for (uint32_t group = key ? 0 : c.first; group < groups; ++group) {
+    Group range;
+    double squares = 0;
+    double kept = 0;
+    double furthest = 0;
+    for (uint32_t lane = key ? c.first : 0; lane < outliers.size(); ++lane) {
+      const uint32_t token = key ? lane : group;
+      const uint32_t channel = key ? group : lane;
+      const double value = std::ldexp(c.at(token, channel), -exponent);
+      const double error =
+          std::ldexp(double{decoded[size_t{token} * c.shape.dim + channel]}, -exponent) - value;
+      if (outliers[lane] == group) {
+        const uint8_t stored = encoded.meta[4 * groups + 2 * size_t{lane} + 1];
+        const double rest = std::fabs(half_at(std::array<uint8_t, 2>{0, stored}.data(), 0));
+        ASSERT_LE(std::fabs(error), 0x1p-3 * rest * 1.01 + 0x1p-17 + 0x1p-20 * std::fabs(value));
+        continue;
+      }
+      range.low = std::min(range.low, value);
+      range.high = std::max(range.high, value);
+      squares += error * error;
+      furthest = std::max(furthest, std::fabs(error));
+      ++kept;
+    }
+    if (kept == 0) continue;
+    const double width = range.high - range.low;
+    const double mid = std::fabs(half_at(encoded.meta.data() + 2 * groups, group));
+    const double bound = 1.5 * (gap * width / 254 + (mid + width) * 0x1p-10 + 0x1p-22);
+    ASSERT_LE(std::sqrt(squares / kept), bound) << "group " << group;
+    ASSERT_LE(furthest, std::sqrt(kept) * bound) << "group " << group;
   }
 }
 
@@ -214,6 +269,7 @@ void check(const Case& c) {
   if (c.codec.family == CodecFamily::kUniform) check_uniform(c, encoded, decoded);
   if (c.codec.family == CodecFamily::kRotated) check_rotated(c, encoded, decoded);
   if (c.codec.family == CodecFamily::kTrellis) check_trellis(c, encoded, decoded);
+  if (c.codec.family == CodecFamily::kNonUniform) check_nonuniform(c, encoded, decoded);
 }
 
 class RoundTrip : public PerIsaAndCodec {};

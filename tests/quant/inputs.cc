@@ -1,8 +1,10 @@
 #include "tests/quant/inputs.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "quant/kernels.h"
+#include "quant/section_exponent.h"
 #include "tests/quant/random.h"
 
 namespace quire::test {
@@ -108,6 +110,9 @@ const std::array<InputKind, 12> kInputKinds{{{"normal", normal},
 
 std::vector<float> codec_input(const InputKind& kind, CodecId codec, SectionShape shape, uint64_t seed) {
   Values values = kind.make(shape, seed);
+  if (const float largest = largest_input(find_codec(codec)->family); largest > 0) {
+    for (float& x : values) x = std::clamp(x, -largest, largest);
+  }
   if (find_codec(codec)->space == CodecSpace::kRotated) {
     find_kernels(Isa::kScalar)->rotate(values.data(), shape.tokens, shape.dim, nullptr);
   }

@@ -22,13 +22,13 @@ std::string shape_name(SectionShape shape) {
   return std::to_string(shape.tokens) + " tokens x " + std::to_string(shape.dim) + " channels";
 }
 
-EncodedSide::EncodedSide(const Kernels& kernels, CodecId codec_id, Side side_of, SectionShape shape_of,
+EncodedSide::EncodedSide(const Kernels& kernels, SideCodec side_codec, Side side_of, SectionShape shape_of,
                          const float* x, uint32_t first)
-    : codec(codec_id),
+    : codec(side_codec),
       side(side_of),
       shape(shape_of),
-      codes(code_bytes(*find_codec(codec_id), shape_of) + kGuardBytes),
-      meta(meta_bytes(*find_codec(codec_id), side_of, shape_of) + kGuardBytes) {
+      codes(code_bytes(*find_codec(side_codec.id), shape_of) + kGuardBytes),
+      meta(meta_bytes(*find_codec(side_codec.id), side_of, shape_of) + kGuardBytes) {
   for (AlignedArray<uint8_t>* array : {&codes, &meta}) {
     std::ranges::fill(array->span(), kStale);
     std::ranges::fill(array->span().last(kGuardBytes), kGuard);

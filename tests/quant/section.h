@@ -54,7 +54,7 @@ class AlignedArray {
 struct EncodedSide {
   static constexpr size_t kGuardBytes = 64;
 
-  EncodedSide(const Kernels& kernels, CodecId codec, Side side, SectionShape shape, const float* x,
+  EncodedSide(const Kernels& kernels, SideCodec codec, Side side, SectionShape shape, const float* x,
               uint32_t first);
 
   SideView view() const { return {codes.data(), meta.data(), param}; }
@@ -63,7 +63,7 @@ struct EncodedSide {
   bool guards_intact() const;
   bool same_bytes(const EncodedSide& other) const;
 
-  CodecId codec;
+  SideCodec codec;
   Side side;
   SectionShape shape;
   AlignedArray<uint8_t> codes;

@@ -44,6 +44,8 @@ EngineOptions engine_options(const World& world) {
   LayerConfig layer;
   layer.key_codec = world.key_codec;
   layer.value_codec = world.value_codec;
+  layer.key_levels = world.key_levels;
+  layer.value_levels = world.value_levels;
   for (uint32_t i = 0; world.balance && i < world.kv_row(); ++i) {
     layer.key_balance.push_back(0.5F + 0.25F * static_cast<float>(i % (world.head_dim / 2) % 7));
   }

@@ -26,6 +26,8 @@ struct World {
   CodecId value_codec = CodecId::kRot4;
   KeySpace key_space = KeySpace::kPostRope;
   bool balance = false;
+  std::vector<int8_t> key_levels;  // of nuq codecs; empty: the default ones
+  std::vector<int8_t> value_levels;
   uint64_t device_budget = 0;
   uint64_t host_budget = uint64_t{64} << 20;
   uint64_t nvme_budget = 0;

@@ -16,9 +16,9 @@ AttendState offset_state(const AttendState& state, uint32_t row, uint32_t dim) {
   return {state.o + size_t{row} * dim, state.m + row, state.l + row};
 }
 
-bool has_pages(Residency& residency, const PageTable& table, const PageRun& run) {
+uint32_t page_count(Residency& residency, const PageTable& table) {
   const ResidencyLock lock = residency.lock();
-  return table.pages.size() >= run.first_page + run.count;
+  return static_cast<uint32_t>(table.pages.size());
 }
 
 }  // namespace
@@ -91,6 +91,7 @@ AttendState Attender::partial(uint32_t row) const {
 
 Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
   Call call{step, layer, context_.config.layer[layer], args};
+  release_strangers(*step);
   plan_.build(context_.config, *step, args.window, args.row_mask);
   Status status = prepare(call);
   while (status.ok() && call.next_run < plan_.runs.size()) {
@@ -107,27 +108,62 @@ Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
   return status;
 }
 
+template <typename Predicate>
+void Attender::release_ahead_if(Predicate&& predicate) {
+  std::erase_if(ahead_, [&](HeldRun& run) {
+    if (!predicate(run)) return false;
+    release_run(context_.residency, &run);
+    return true;
+  });
+}
+
 void Attender::release_ahead() {
-  for (HeldRun& run : ahead_) release_run(context_.residency, &run);
-  ahead_.clear();
+  release_ahead_if([](const HeldRun&) { return true; });
+}
+
+// Gives back what was loaded for sequences that are not in the step.
+void Attender::release_strangers(const Step& step) {
+  release_ahead_if([&](const HeldRun& run) {
+    return std::ranges::none_of(step.entries, [&](const StepEntry& entry) {
+      return entry.sequence->layers[run.table->layer].table == run.table;
+    });
+  });
+}
+
+std::deque<HeldRun>::iterator Attender::find_ahead(const PageTable* table, uint32_t first_page) {
+  return std::ranges::find_if(
+      ahead_, [&](const HeldRun& run) { return run.table == table && run.first_page == first_page; });
+}
+
+// Moves the run from what was loaded ahead to what is held.
+bool Attender::claim_ahead(const PageTable* table, const PageRun& wanted) {
+  // Runs are wanted in the order of positions: what lies before will not be.
+  release_ahead_if(
+      [&](const HeldRun& run) { return run.table == table && run.first_page < wanted.first_page; });
+  const auto ahead = find_ahead(table, wanted.first_page);
+  if (ahead == ahead_.end()) return false;
+  const bool same = claim_run(context_.residency, table, wanted.first_page, wanted.count, &*ahead);
+  if (same) held_.push_back(*ahead);
+  ahead_.erase(ahead);
+  return same;
 }
 
 bool Attender::hold_run(Call& call, size_t index) {
   const PageRun& wanted = plan_.runs[index];
   const Sequence& sequence = *call.step->entries[wanted.entry].sequence;
   const PageTable* table = sequence.layers[call.layer].table;
-  if (!ahead_.empty()) {
-    HeldRun run = ahead_.front();
-    ahead_.pop_front();
-    if (claim_run(context_.residency, table, wanted.first_page, wanted.count, &run)) {
-      held_.push_back(run);
-      return true;
-    }
-    release_ahead();
-  }
+  if (claim_ahead(table, wanted)) return true;
   HeldRun run;
-  const Acquire got =
-      acquire_run(context_.residency, table, wanted.first_page, wanted.count, sequence.rope.epoch, &run);
+  const auto acquire = [&] {
+    return acquire_run(context_.residency, table, wanted.first_page, wanted.count, sequence.rope.epoch, &run);
+  };
+  Acquire got = acquire();
+  // Nothing is under way that will give staging memory back: what is wanted last of what is ahead must.
+  while (got == Acquire::kNoStaging && held_.empty() && !ahead_.empty()) {
+    release_run(context_.residency, &ahead_.back());
+    ahead_.pop_back();
+    got = acquire();
+  }
   if (got != Acquire::kHeld) return false;
   count_pages(run);
   held_.push_back(run);
@@ -148,22 +184,25 @@ bool Attender::preload(const Sequence& sequence, uint32_t layer, uint32_t first_
 
 void Attender::hold_next_layer(Call& call) {
   const uint32_t next = (call.layer + 1) % context_.config.layers;
-  while (ahead_.size() < std::min(kAheadRuns, plan_.runs.size())) {
-    const PageRun& wanted = plan_.runs[ahead_.size()];
+  for (const PageRun& wanted : plan_.runs) {
+    if (ahead_.size() >= kAheadRuns) return;
     const Sequence& sequence = *call.step->entries[wanted.entry].sequence;
+    const PageTable* table = sequence.layers[next].table;
+    if (find_ahead(table, wanted.first_page) != ahead_.end()) continue;
     // The next layer may not have sealed the step's own pages yet.
-    if (!has_pages(context_.residency, *sequence.layers[next].table, wanted)) return;
+    if (page_count(context_.residency, *table) < wanted.first_page + wanted.count) return;
     if (!preload(sequence, next, wanted.first_page, wanted.count)) return;
   }
 }
 
 void Attender::prefetch(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count) {
-  release_ahead();
-  const uint32_t end = first_page + count;
-  while (first_page < end && ahead_.size() < kAheadRuns) {
-    const uint32_t stop = std::min(end, (first_page / kRunPages + 1) * kRunPages);
-    if (!preload(sequence, layer, first_page, stop - first_page)) return;
-    first_page = stop;
+  const PageTable* table = sequence.layers[layer].table;
+  const uint32_t all_pages = page_count(context_.residency, *table);
+  // Whole runs, as attention will ask for them.
+  for (uint32_t first = first_page / kRunPages * kRunPages; first < first_page + count; first += kRunPages) {
+    if (ahead_.size() >= kAheadRuns) return;
+    if (find_ahead(table, first) != ahead_.end()) continue;
+    if (!preload(sequence, layer, first, std::min(kRunPages, all_pages - first))) return;
   }
 }
 

@@ -29,7 +29,8 @@ class Attender {
   Status run(Step* step, uint32_t layer, const AttendArgs& args);
   // Gives back what was loaded ahead; before pages are loaded for anything else.
   void release_ahead();
-  // Starts loading a layer's pages [first_page, first_page + count), as far as staging memory goes.
+  // Starts loading a layer's pages [first_page, first_page + count), as far as staging memory goes. They are
+  // held until they are attended, a step of other sequences begins, or their memory is needed.
   void prefetch(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
 
  private:
@@ -42,6 +43,11 @@ class Attender {
   void read_ahead(Call& call);
   bool hold_run(Call& call, size_t index);
   void hold_next_layer(Call& call);
+  template <typename Predicate>
+  void release_ahead_if(Predicate&& predicate);
+  void release_strangers(const Step& step);
+  std::deque<HeldRun>::iterator find_ahead(const PageTable* table, uint32_t first_page);
+  bool claim_ahead(const PageTable* table, const PageRun& wanted);
   bool preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
   void count_pages(const HeldRun& run) const;
   Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);
@@ -73,7 +79,7 @@ class Attender {
   uint32_t partial_rows_ = 0;
   AttendPlan plan_;
   std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
-  std::deque<HeldRun> ahead_;  // of the next layer
+  std::deque<HeldRun> ahead_;  // of what is attended next
 };
 
 }  // namespace quire

@@ -341,7 +341,7 @@ QUIRE_API quire_status quire_refill(quire_sequence* sequence, uint32_t layer, ui
 QUIRE_API quire_status quire_flush(quire_cache* cache);
 
 /* Asks for pages of [first, first + count) of a layer to be brought up; returns at once, does what room
- * allows. */
+ * allows. Several ranges and layers add up; what the next steps attend first should be asked for first. */
 QUIRE_API quire_status quire_prefetch(quire_sequence* sequence, uint32_t layer, uint64_t first,
                                       uint64_t count);
 

@@ -25,15 +25,20 @@ class InputError(Exception):
 # ---- rows ----
 
 
-def load(path):
-    """(rows, options) of a file; raises InputError."""
+def read_json(path, writer):
+    """What a program wrote with --json; raises InputError."""
     try:
         with open(path, encoding="utf-8") as file:
-            data = json.load(file)
+            return json.load(file)
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}; give the scale.json that quire-scale --json wrote") from error
+        raise InputError(f"{path}: {error.strerror}; give the file that {writer} --json wrote") from error
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); write it again with quire-scale --json") from error
+        raise InputError(f"{path} is not JSON ({error}); write it again with {writer} --json") from error
+
+
+def load(path):
+    """(rows, options) of a file; raises InputError."""
+    data = read_json(path, "quire-scale")
     rows, options = (data, {}) if isinstance(data, list) else (None, {})
     if isinstance(data, dict):
         rows, options = data.get("rows"), data.get("options", {})
@@ -301,26 +306,29 @@ def page(rows, options):
 """
 
 
-def main(arguments):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("scale_json", help="what quire-scale --json wrote")
-    parser.add_argument("report_html", help="the page to write")
+def write_page(arguments, description, writer, make_page):
+    """All of a report program: the page make_page(FILE), or one sentence and exit code 2."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows_json", help=f"what {writer} --json wrote")
+    parser.add_argument("page_html", help="the page to write")
     options = parser.parse_args(arguments)
     try:
-        text = page(*load(options.scale_json))
-        with open(options.report_html, "w", encoding="utf-8") as file:
+        text = make_page(options.rows_json)
+        with open(options.page_html, "w", encoding="utf-8") as file:
             file.write(text)
+        return 0
     except InputError as error:
-        print(f"report.py: {error}", file=sys.stderr)
-        return 2
+        sentence = str(error)
     except ImportError:
-        print("report.py: matplotlib is missing; install python3-matplotlib", file=sys.stderr)
-        return 2
+        sentence = "matplotlib is missing; install python3-matplotlib"
     except OSError as error:
-        print(f"report.py: {options.report_html}: {error.strerror}; choose a folder that can be written",
-              file=sys.stderr)
-        return 2
-    return 0
+        sentence = f"{options.page_html}: {error.strerror}; choose a folder that can be written"
+    print(f"{parser.prog}: {sentence}", file=sys.stderr)
+    return 2
+
+
+def main(arguments):
+    return write_page(arguments, __doc__, "quire-scale", lambda path: page(*load(path)))
 
 
 if __name__ == "__main__":

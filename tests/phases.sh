@@ -124,3 +124,22 @@ finish_with() {
   sed -n '/tests passed, /,$p' "$logs/ctest-$preset.log"
   exit "$code"
 }
+
+# check_before_release TARGET CTEST-OPTIONS...: all phases but the tests in Release. Under the sanitizers that target is
+# built and those tests run.
+check_before_release() {
+  local target=$1 sanitizer
+  shift
+  phase packages bash .ci/packages build bench tests cross
+  phase format check_format
+  phase "build release" build_preset release all -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON -DQUIRE_MICRO=ON
+  phase clang-tidy check_tidy release
+  phase "real model" find_real_model
+  for sanitizer in asan+ubsan tsan; do
+    phase "build $sanitizer" build_preset "$sanitizer" "$target" -DQUIRE_MICRO=OFF
+    phase "test $sanitizer" run_ctest "$sanitizer" "$@"
+  done
+  phase "build aarch64" build_preset aarch64 core_tests
+  phase "clang-tidy aarch64" check_tidy_aarch64
+  phase "test aarch64" test_aarch64
+}

@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
 """Turns the rows that quire-micro wrote into one self-contained HTML page of pictures and tables."""
 
-import argparse
 import html
 import io
-import json
 import sys
 from pathlib import Path
 
@@ -17,13 +15,7 @@ REQUIRED = ("case", "k_codec", "v_codec", "key_space", "group", "n_q", "n_kv", "
 
 def load(path):
     """The rows of a file; raises report.InputError."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            rows = json.load(file)
-    except OSError as error:
-        raise report.InputError(f"{path}: {error.strerror}; give the file that quire-micro --json wrote") from error
-    except ValueError as error:
-        raise report.InputError(f"{path} is not JSON ({error}); write it again with quire-micro --json") from error
+    rows = report.read_json(path, "quire-micro")
     if not isinstance(rows, list) or not rows:
         raise report.InputError(f"{path} holds no rows; write it with quire-micro --json")
     for number, row in enumerate(rows):
@@ -161,25 +153,7 @@ def page(rows):
 
 
 def main(arguments):
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("micro_json", help="what quire-micro --json wrote")
-    parser.add_argument("micro_html", help="the page to write")
-    options = parser.parse_args(arguments)
-    try:
-        text = page(load(options.micro_json))
-        with open(options.micro_html, "w", encoding="utf-8") as file:
-            file.write(text)
-    except report.InputError as error:
-        print(f"micro_report.py: {error}", file=sys.stderr)
-        return 2
-    except ImportError:
-        print("micro_report.py: matplotlib is missing; install python3-matplotlib", file=sys.stderr)
-        return 2
-    except OSError as error:
-        print(f"micro_report.py: {options.micro_html}: {error.strerror}; choose a folder that can be written",
-              file=sys.stderr)
-        return 2
-    return 0
+    return report.write_page(arguments, __doc__, "quire-micro", lambda path: page(load(path)))
 
 
 if __name__ == "__main__":

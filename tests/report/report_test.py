@@ -126,7 +126,7 @@ class Report(unittest.TestCase):
 
     def test_help(self):
         done = subprocess.run([sys.executable, "-B", REPORT, "--help"], capture_output=True, text=True, check=True)
-        self.assertIn("report_html", done.stdout)
+        self.assertIn("page_html", done.stdout)
 
 
 if __name__ == "__main__":

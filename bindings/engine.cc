@@ -124,7 +124,9 @@ Status Engine::build() {
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
   if (!cache.ok()) return cache.status();
   cache_ = std::move(*cache);
-  return check_budget();
+  if (Status status = check_budget(); !status.ok()) return status;
+  // Still empty: tells at once when the file cannot be written.
+  return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);
 }
 
 }  // namespace quire

@@ -189,7 +189,9 @@ typedef struct quire_options {
   void* parallel_context;
   uint32_t
       max_step_tokens; /* largest number of tokens of one step; default 512. Sizes staging and work space */
-  const char* trace_path; /* NULL, or a file for a Chrome trace of compute and I/O, written by quire_close */
+  /* NULL, or a file for a Chrome trace of compute and I/O. What quire_close writes there is kept in memory
+   * until then, beside the budgets: at most 56 MiB, the first million events. */
+  const char* trace_path;
   uint64_t reserved[8];
 } quire_options;
 

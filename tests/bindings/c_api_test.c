@@ -308,6 +308,69 @@ static void test_not_finite(void) {
   EXPECT_STATUS(QUIRE_OK, quire_close(cache));
 }
 
+static void test_not_finite_queries(void) {
+  static float kv[8 * kRow], queries[8 * kQueryRow], out[8 * kQueryRow];
+  const quire_options options = small_options();
+  quire_cache* cache = open_cache(&options);
+  quire_step* step = begin_step(cache, create_sequence(cache), 0, 8);
+  const quire_append_args append = append_args(kv, kv);
+  EXPECT_STATUS(QUIRE_OK, quire_append(step, 0, &append));
+  const quire_attend_args attend = attend_args(queries, out);
+  queries[5 * kQueryRow + 7] = NAN;
+  EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &attend));
+  EXPECT_STATUS(QUIRE_NOT_FINITE, quire_step_wait(step));
+  EXPECT(strstr(quire_last_error(cache), "queries of layer 0") != NULL);
+  queries[5 * kQueryRow + 7] = 0; /* nothing is lost: the same step attends again */
+  EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &attend));
+  EXPECT_STATUS(QUIRE_OK, quire_step_wait(step));
+  EXPECT_STATUS(QUIRE_OK, quire_close(cache));
+}
+
+/* Handles that are not open any more are recognised, also when the cache is gone. */
+static void test_closed_handles(void) {
+  static float x[kRow], q[kQueryRow];
+  const quire_options options = small_options();
+  quire_cache* cache = open_cache(&options);
+  quire_sequence* sequence = create_sequence(cache);
+  quire_step* step = begin_step(cache, sequence, 0, 1);
+  EXPECT_STATUS(QUIRE_OK, quire_close(cache));
+
+  const quire_append_args append = append_args(x, x);
+  const quire_attend_args attend = attend_args(q, q);
+  const quire_step_entry entry = {sequence, 0, 1};
+  const quire_tensor rows = append.keys;
+  const quire_rope rope = {.struct_size = sizeof rope};
+  quire_stats stats = {.struct_size = sizeof stats};
+  quire_miss miss = {.struct_size = sizeof miss};
+  quire_sequence* no_sequence = NULL;
+  quire_step* no_step = NULL;
+  uint64_t length = 0;
+  int fd = -1;
+  const quire_status statuses[] = {quire_close(cache),
+                                   quire_cache_stats(cache, &stats),
+                                   quire_flush(cache),
+                                   quire_sequence_create(cache, &no_sequence),
+                                   quire_step_begin(cache, &entry, 1, NULL, &no_step),
+                                   quire_sequence_fork(sequence, &no_sequence),
+                                   quire_sequence_truncate(sequence, 0),
+                                   quire_sequence_length(sequence, &length),
+                                   quire_sequence_set_rope(sequence, &rope),
+                                   quire_refill(sequence, 0, 0, 64, &rows, &rows),
+                                   quire_prefetch(sequence, 0, 0, 64),
+                                   quire_sequence_free(sequence),
+                                   quire_append(step, 0, &append),
+                                   quire_attend(step, 0, &attend),
+                                   quire_step_wait(step),
+                                   quire_step_poll(step),
+                                   quire_step_eventfd(step, &fd),
+                                   quire_step_miss(step, &miss),
+                                   quire_step_end(step)};
+  for (size_t i = 0; i < sizeof statuses / sizeof *statuses; i++) EXPECT(statuses[i] == QUIRE_INVALID);
+  EXPECT(strstr(quire_last_error(cache), "quire_step is not open") != NULL);
+  EXPECT_STATUS(QUIRE_INVALID, quire_flush(cache));
+  EXPECT(strstr(quire_last_error(cache), "quire_cache is not open") != NULL);
+}
+
 /* ---- numbers ---- */
 
 static void test_attention(quire_codec codec, double bound) {
@@ -333,6 +396,71 @@ static void test_attention(quire_codec codec, double bound) {
   EXPECT(stats.pages == kTokens / 64 * kLayers && stats.pages_lost == 0 && stats.nvme_bytes == 0);
   EXPECT(stats.host_bytes > 0 && stats.host_bytes <= options.host_budget);
   EXPECT(stats.page_bits > 0 && stats.effective_bits > 0);
+  EXPECT_STATUS(QUIRE_OK, quire_close(cache));
+}
+
+static uint16_t to_bf16(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return (uint16_t)(bits >> 16);
+}
+
+static float from_bf16(uint16_t half) {
+  const uint32_t bits = (uint32_t)half << 16;
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+/* Rows as an engine has them: queries, keys and values of a token side by side in one bf16 buffer, the output
+ * bf16 with a gap behind each head. The same numbers as f32, dense, give the same attention. */
+static void test_half_types_and_strides(void) {
+  enum { kTokenRow = kQueryRow + 2 * kRow, kOutHead = kHeadDim + 8, kCount = 100 };
+  static run r;
+  static uint16_t fused[kCount * kTokenRow], out[kCount * kQueryHeads * kOutHead];
+  fill(&r);
+  float* parts[] = {r.queries[0], r.keys[0], r.values[0]};
+  const size_t widths[] = {kQueryRow, kRow, kRow}, offsets[] = {0, kQueryRow, kQueryRow + kRow};
+  for (size_t part = 0; part < 3; part++) {
+    for (size_t i = 0; i < kCount * widths[part]; i++) {
+      const uint16_t half = to_bf16(parts[part][i]);
+      fused[i / widths[part] * kTokenRow + offsets[part] + i % widths[part]] = half;
+      parts[part][i] = from_bf16(half);
+    }
+  }
+  memset(out, 0xEE, sizeof out);
+
+  quire_options options = small_options();
+  options.layers = 1;
+  options.key_codec = options.value_codec = QUIRE_CODEC_F32;
+  quire_cache* cache = open_cache(&options);
+  quire_step* step = begin_step(cache, create_sequence(cache), 0, kCount);
+  quire_append_args kv = append_args(NULL, NULL);
+  kv.keys = (quire_tensor){fused + kQueryRow, QUIRE_BF16, QUIRE_PLACE_HOST, kTokenRow, kHeadDim};
+  kv.values = (quire_tensor){fused + kQueryRow + kRow, QUIRE_BF16, QUIRE_PLACE_HOST, kTokenRow, kHeadDim};
+  EXPECT_STATUS(QUIRE_OK, quire_append(step, 0, &kv));
+  quire_attend_args q = attend_args(NULL, NULL);
+  q.queries = (quire_tensor){fused, QUIRE_BF16, QUIRE_PLACE_HOST, kTokenRow, kHeadDim};
+  q.out = (quire_tensor){out, QUIRE_BF16, QUIRE_PLACE_HOST, kQueryHeads * kOutHead, kOutHead};
+  EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &q));
+  EXPECT_STATUS(QUIRE_OK, quire_step_wait(step));
+
+  double worst = 0;
+  static double want[kQueryRow];
+  for (size_t t = 0; t < kCount; t++) {
+    plain_attention(&kShape, r.keys[0], r.values[0], &r.queries[0][t * kQueryRow], t, want);
+    for (size_t i = 0; i < kQueryRow; i++) {
+      const uint16_t half = out[(t * kQueryHeads + i / kHeadDim) * kOutHead + i % kHeadDim];
+      const double error = fabs(want[i] - (double)from_bf16(half));
+      if (!(error <= worst)) worst = error;
+    }
+    for (size_t head = 0; head < kQueryHeads; head++) {
+      for (size_t i = kHeadDim; i < kOutHead; i++) {
+        EXPECT(out[(t * kQueryHeads + head) * kOutHead + i] == 0xEEEE);
+      }
+    }
+  }
+  EXPECT(worst < 3e-3); /* half a unit in bf16's last place below 1 is 2^-9 */
   EXPECT_STATUS(QUIRE_OK, quire_close(cache));
 }
 
@@ -407,11 +535,14 @@ int main(void) {
   test_refused_options();
   test_refused_calls();
   test_not_finite();
+  test_not_finite_queries();
+  test_closed_handles();
   test_attention(QUIRE_CODEC_F32, 2e-5);
   test_attention(QUIRE_CODEC_BF16, 2e-2);
   test_attention(QUIRE_CODEC_INT8, 2e-2);
   test_attention(QUIRE_CODEC_NUQ4, 1.5e-1);
   test_attention(QUIRE_CODEC_DEFAULT, 1.5e-1);
+  test_half_types_and_strides();
   test_fork_and_truncate();
   test_stats();
   test_reserved_fields();

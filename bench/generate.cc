@@ -34,7 +34,7 @@ std::string prompt_of(const GenerateOptions& options) {
   return {std::istreambuf_iterator<char>(std::cin), {}};
 }
 
-void write_json(const GenerateOptions& options, const Row& row, const std::string& text) {
+void write_json(const GenerateOptions& options, const std::vector<Row>& rows, const std::string& text) {
   if (options.common.json.empty()) return;
   nlohmann::json settings = to_json(options.common);
   settings["temperature"] = options.sampling.temperature;
@@ -42,13 +42,14 @@ void write_json(const GenerateOptions& options, const Row& row, const std::strin
   settings["top_p"] = options.sampling.top_p;
   settings["max_tokens"] = options.max_tokens;
   settings["text"] = text;
-  write_rows(options.common.json, settings, {row});
+  write_rows(options.common.json, settings, rows);
 }
 
 void generate(GenerateOptions options) {
   using Clock = std::chrono::steady_clock;
   const CodecPair pair = parse_codec_pair(options.codec);
   options.sampling.seed = options.common.seed;
+  write_json(options, {}, "");  // tells at once when it cannot be written
   qwen3::Sampler sampler(options.sampling);
   const qwen3::Model model = qwen3::load_model(options.common.model);
   const std::vector<int32_t> prompt = model.tokenizer.encode(prompt_of(options));
@@ -90,7 +91,7 @@ void generate(GenerateOptions options) {
   row.stats = cache.stats();
   row.peak_rss = peak_rss();
   if (options.stats) print_table({row});
-  write_json(options, row, text);
+  write_json(options, {row}, text);
 }
 
 void add_options(CLI::App& app, GenerateOptions* options) {
@@ -115,6 +116,9 @@ void add_options(CLI::App& app, GenerateOptions* options) {
 
 int main(int argc, char** argv) {
   CLI::App app("Writes on from a prompt with a model, through a paged low-bit cache.", "quire-generate");
+  app.footer(
+      "Example: 64 tokens, drawn from the likeliest 50\n"
+      "  quire-generate -p 'In the beginning' -n 64 --codec rot4/rot3 --temperature 0.8 --top-k 50 --stats");
   quire::bench::GenerateOptions options;
   quire::bench::add_common_options(app, &options.common);
   quire::bench::add_options(app, &options);

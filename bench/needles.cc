@@ -65,7 +65,8 @@ NeedleText plant_needles(const qwen3::Tokenizer& tokenizer, std::span<const int3
   }
   if (planted + untouched > length || length - planted > text.size()) {
     throw qwen3::Error("a context of " + std::to_string(length) + " tokens does not fit: the text has " +
-                       std::to_string(text.size()) + " and the needles need " + std::to_string(planted));
+                       std::to_string(text.size()) + " and the needles need " + std::to_string(planted) +
+                       "; change --contexts or lower --needles");
   }
   const auto body = text.last(length - planted);
   const size_t end = body.size() - untouched;

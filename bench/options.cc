@@ -64,11 +64,16 @@ CodecPair parse_codec_pair(const std::string& text) {
   return {qwen3::parse_codec(text.substr(0, slash)), qwen3::parse_codec(text.substr(slash + 1))};
 }
 
+std::filesystem::path temporary_folder() {
+  const char* folder = std::getenv("TMPDIR");
+  return folder == nullptr || *folder == '\0' ? "/tmp" : folder;
+}
+
 void add_common_options(CLI::App& app, CommonOptions* options) {
   qwen3::CacheOptions& cache = options->cache;
   options->model = QUIRE_DEFAULT_MODEL;
   options->threads = qwen3::default_threads();
-  cache.nvme_path = std::filesystem::temp_directory_path();
+  cache.nvme_path = temporary_folder();
 
   app.add_option("--model", options->model, "Folder of a Qwen3, Qwen2 or Llama model, or a .gguf file")
       ->capture_default_str();
@@ -82,6 +87,11 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
 
   const auto bytes = CLI::AsSizeValue(false);
   const std::string group = "Cache";
+  app.add_option("--device-budget", cache.device_budget,
+                 "Memory of the device tier (on this CPU-only version host memory by another name); 0: none")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--host-budget", cache.host_budget, "Memory of the cache, e.g. 16M")
       ->transform(bytes)
       ->capture_default_str()
@@ -122,6 +132,7 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"threads", options.threads},
           {"seed", options.seed},
           {"calibration", options.calibration.filename().string()},
+          {"device_budget", cache.device_budget},
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},
           {"io_engine", name_of(kIoEngines, cache.io_engine)},
@@ -137,7 +148,9 @@ int run_program(CLI::App& app, int argc, char** argv, const std::function<void()
     body();
     return 0;
   } catch (const CLI::ParseError& e) {
-    return app.exit(e) == 0 ? 0 : kBadInput;
+    if (e.get_exit_code() == 0) return app.exit(e);  // --help
+    std::cerr << app.get_name() << ": " << e.what() << "; see --help\n";
+    return kBadInput;
   } catch (const std::exception& e) {
     std::cout.flush();
     std::cerr << app.get_name() << ": " << e.what() << '\n';

@@ -40,6 +40,9 @@ struct CommonOptions {
   uint64_t seed = 0;
 };
 
+// TMPDIR, or /tmp. Nothing is checked: whoever opens a file there says what is wrong with it.
+std::filesystem::path temporary_folder();
+
 // Adds the options to `app`; they are stored in *options, which also holds the defaults.
 void add_common_options(CLI::App& app, CommonOptions* options);
 

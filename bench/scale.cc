@@ -114,7 +114,7 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
     reference_task.decode = 0;
     reference_task.with_needles = false;
   }
-  Reference reference{{std::filesystem::temp_directory_path(), decoder.model().config.vocab_size}};
+  Reference reference{{temporary_folder(), decoder.model().config.vocab_size}};
   label(kReferenceCodec);
   const RealRun reference_run{reference_task,  options.common, setup,
                               kReferenceCodec, decoder,        report_to(progress)};
@@ -184,6 +184,9 @@ int main(int argc, char** argv) {
   CLI::App app(
       "Reads a text at several lengths through a paged low-bit cache; prints memory, speed, quality.",
       "quire-scale");
+  app.footer(
+      "Example: a context of 128 Ki tokens through 16 MiB of memory, the rest on disk\n"
+      "  quire-scale --contexts 131072 --codecs rot4/rot4,rot3/rot2 --host-budget 16M --json scale.json");
   quire::bench::ScaleOptions options;
   options.common.cache.host_budget = 16 << 20;
   options.common.cache.nvme_budget = uint64_t{8} << 30;

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <string>
 
+#include "bench/options.h"
 #include "bench/qwen3/error.h"
 #include "bench/qwen3/ops.h"
 
@@ -30,7 +31,7 @@ WindowScorer::WindowScorer(qwen3::Decoder& decoder, std::vector<Window> windows,
       windows_(std::move(windows)),
       skip_(skip),
       on_tokens_(std::move(on_tokens)),
-      reference_(std::filesystem::temp_directory_path(), decoder.model().config.vocab_size) {}
+      reference_(temporary_folder(), decoder.model().config.vocab_size) {}
 
 uint64_t WindowScorer::tokens() const {
   uint64_t tokens = 0;

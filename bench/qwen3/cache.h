@@ -19,9 +19,10 @@ struct CacheOptions {
   quire_key_space key_space = QUIRE_POST_ROPE;
   uint32_t page_tokens = 64;
   uint32_t sink_tokens = 4;
-  uint64_t host_budget = uint64_t{1} << 30;  // bytes, as all budgets
-  uint64_t nvme_budget = 0;                  // 0: no disk tier
-  std::string nvme_path;                     // a folder
+  uint64_t device_budget = 0;  // bytes, as all budgets; 0: no device tier
+  uint64_t host_budget = uint64_t{1} << 30;
+  uint64_t nvme_budget = 0;  // 0: no disk tier
+  std::string nvme_path;     // a folder
   quire_io_engine io_engine = QUIRE_IO_AUTO;
   uint32_t chunk_tokens = 512;  // largest number of tokens of one pass
   std::string trace_path;       // empty: no trace

@@ -52,7 +52,8 @@ const json* JsonObject::find(const char* key) const {
 
 const json& JsonObject::at(const char* key) const {
   const json* found = find(key);
-  if (found == nullptr) throw Error(name + " lacks the key \"" + key + "\"");
+  if (found == nullptr)
+    throw Error(name + " lacks the key \"" + key + "\"; fetch the model's own file again");
   return *found;
 }
 

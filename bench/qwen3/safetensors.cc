@@ -190,7 +190,7 @@ const TensorView& TensorFiles::find(std::string_view tensor, const std::vector<u
   const TensorView& found = find(tensor);
   if (found.shape != shape) {
     throw Error(name_ + ": tensor " + std::string(tensor) + " has shape " + shape_text(found.shape) +
-                ", but config.json asks for " + shape_text(shape));
+                ", but config.json asks for " + shape_text(shape) + "; take both from one model");
   }
   return found;
 }

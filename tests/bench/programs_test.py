@@ -4,12 +4,15 @@
 usage: programs_test.py FOLDER_OF_PROGRAMS FOLDER_OF_MODELS
 """
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -33,11 +36,11 @@ class Programs(unittest.TestCase):
         self.spill = self.folder / "spill"
         self.spill.mkdir()
 
-    def run_program(self, program, *options, text="", code=0):
+    def run_program(self, program, *options, text="", code=0, temporary=None):
         """Standard output, or with a code the one sentence on standard error."""
         command = [PROGRAMS / f"quire-{program}", *map(str, options)]
         done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=120,
-                              env=dict(os.environ, TMPDIR=str(self.spill)), check=False)
+                              env=dict(os.environ, TMPDIR=str(temporary or self.spill)), check=False)
         self.assertEqual(done.returncode, code, done.stderr)
         self.assertEqual(list(self.spill.iterdir()), [], "files are left behind")
         return done.stderr if code else done.stdout
@@ -61,6 +64,28 @@ class Programs(unittest.TestCase):
         self.assertEqual((rows[0]["kld_mean"], rows[0]["same_top1"]), (0, 1))
         self.assertTrue(0 < rows[1]["kld_mean"] < 0.05)
         self.assertTrue(4 < rows[1]["page_bits"] < 4.5 < rows[1]["effective_bits"])
+
+    def spilled_bytes(self, process):
+        """Bytes of the files that a process holds open in the spill folder, names or none."""
+        total = 0
+        for link in Path(f"/proc/{process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if os.readlink(link).startswith(f"{self.spill}/"):
+                    total += link.stat().st_blocks * 512
+        return total
+
+    def test_a_killed_program_leaves_nothing(self):
+        command = [PROGRAMS / "quire-scale", "--text", TEXT, "--contexts", "4000", "--codecs", "bf16", "--needles", "0",
+                   "--host-budget", "8M", "--chunk", "256"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=dict(os.environ, TMPDIR=str(self.spill))) as process:
+            end = time.monotonic() + 100
+            while self.spilled_bytes(process) < 1 << 20 and time.monotonic() < end and process.poll() is None:
+                time.sleep(0.01)
+            spilled = self.spilled_bytes(process)
+            process.kill()
+        self.assertEqual(process.returncode, -signal.SIGKILL)
+        self.assertGreaterEqual(spilled, 1 << 20)
+        self.assertEqual(list(self.spill.iterdir()), [])
 
     def test_scale_measures_codecs_without_bf16_against_it(self):
         row, = self.rows("scale", "--text", TEXT, "--contexts", "512", "--codecs", "rot2", "--needles", 0)
@@ -160,12 +185,14 @@ class Programs(unittest.TestCase):
             (self.folder / name).write_bytes(content)
             self.fault(f"{name}{expected}", "generate", "--model", self.folder / name, "-p", "a")
 
-    def test_help_exits_with_0(self):
+    def test_help_exits_with_0_and_shows_an_example(self):
         for program in ("scale", "ppl", "generate", "calibrate", "inspect"):
-            self.assertIn("--json", self.run_program(program, "--help"))
+            text = self.run_program(program, "--help")
+            self.assertIn("--json", text)
+            self.assertRegex(text, rf"(?s)Examples?:.*quire-{program} ")
 
-    def fault(self, expected, program, *options, text=""):
-        message = self.run_program(program, *options, text=text, code=2)
+    def fault(self, expected, program, *options, text="", temporary=None):
+        message = self.run_program(program, *options, text=text, code=2, temporary=temporary)
         self.assertIn(expected, message)
         self.assertTrue(message.startswith(f"quire-{program}: "), message)
         self.assertEqual(message.count("\n"), 1, message)
@@ -226,10 +253,26 @@ class Programs(unittest.TestCase):
             ("1048576 positions", "generate", "-p", "a", "-n", 2000000),
             ("top_p", "generate", "-p", "a", "--temperature", 1, "--top-p", 2),
             ("temperature", "generate", "-p", "a", "--temperature", -1),
+            ("cannot write /none/x.json", "generate", "-p", "a", "--json", "/none/x.json"),
+            ("trace to /none/x.json", "generate", "-p", "a", "--trace", "/none/x.json"),
+            ("lower --needles", "scale", "--text", TEXT, "--contexts", 64),
         ]:
             with self.subTest(expected):
                 self.fault(expected, program, *options)
-        self.assertIn("--bogus", self.run_program("ppl", "--bogus", code=2))
+
+    def test_options_that_do_not_parse_are_named(self):
+        for expected, program, *options in [
+            ("--bogus", "ppl", "--bogus"),
+            ("--threads: Value 0 not in range", "generate", "--threads", 0),
+            ("--host-budget: q unit not recognized", "scale", "--host-budget", "12q"),
+        ]:
+            with self.subTest(expected):
+                self.fault(expected, program, *options)
+
+    def test_a_temporary_folder_that_is_none_is_named(self):
+        self.fault("/none", "scale", "--text", TEXT, "--contexts", 512, temporary="/none")
+        self.fault("/none", "ppl", "--text", TEXT, "--window", 64, "--windows", 1, temporary="/none")
+        self.run_program("generate", "-p", "a", "-n", 1, temporary="/none")
 
     def test_prompts_that_are_no_text_are_named(self):
         prompt = self.folder / "prompt"

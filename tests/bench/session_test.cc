@@ -155,20 +155,29 @@ CacheOptions spilling(const CacheOptions& base, const std::filesystem::path& fol
   return options;
 }
 
+// Through host memory to disk, and from a device's memory by way of the host's.
 TEST(SessionTest, ContextsLargerThanMemoryGiveTheSameBits) {
   const std::vector<int32_t> text = end_of_text(2500);
-  const TemporaryFolder folder;
   const CacheOptions roomy = with_codec(QUIRE_CODEC_BF16, QUIRE_CODEC_BF16);
-  Fixture f(spilling(roomy, folder.path()));
-  Session session(f.decoder, f.cache, text.size());
-  std::vector<float> logits;
-  const ReadingHooks hooks{
-      [&](uint64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); },
-      20,
-      {}};
-  read_text(session, text, hooks);
-  EXPECT_GT(f.cache.stats().nvme_pages, 0u) << "the context must not fit into memory";
-  EXPECT_EQ(logits, read_logits(roomy, text, {256}, 20));
+  const std::vector<float> expected = read_logits(roomy, text, {256}, 20);
+  for (const uint64_t device_budget : {0, 2 << 20}) {
+    const TemporaryFolder folder;
+    CacheOptions options = spilling(roomy, folder.path());
+    options.device_budget = device_budget;
+    Fixture f(options);
+    Session session(f.decoder, f.cache, text.size());
+    std::vector<float> logits;
+    const ReadingHooks hooks{
+        [&](uint64_t, std::span<const float> row) { logits.insert(logits.end(), row.begin(), row.end()); },
+        20,
+        {}};
+    read_text(session, text, hooks);
+    const quire_stats stats = f.cache.stats();
+    EXPECT_GT(stats.nvme_pages, 0u) << "the context must not fit into memory";
+    EXPECT_EQ(stats.device_pages > 0, device_budget > 0);
+    EXPECT_LE(stats.device_bytes, device_budget);
+    EXPECT_EQ(logits, expected);
+  }
 }
 
 // The cache's spill file has no name; it is found among this process's descriptors.

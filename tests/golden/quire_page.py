@@ -7,7 +7,8 @@ every check the document asks for. No state, so safe to call from several thread
 import struct
 from dataclasses import dataclass
 
-from quire_codec import CODECS, Codec, Encoded, Levels, Rows, Side, bf16_bytes, bf16_from, decode, encode
+from quire_codec import CODECS, Codec, Encoded, Levels, Rows, Side, bf16_bytes, bf16_from
+from quire_families import decode, encode
 from xxh3 import xxh3_64
 
 

@@ -11,6 +11,8 @@ namespace {
 
 // The worst relative error of a codec's attention against unquantized f64 attention, over Gaussian values:
 // the spread of softmax over hundreds of tokens averages values, so that errors weigh more than in use.
+// Scales that keep a row's length (rot, tcq) have more squared error than least squares, where few bits miss
+// much of a row.
 double bound(CodecId codec) {
   switch (codec) {
     case CodecId::kF32:
@@ -29,6 +31,10 @@ double bound(CodecId codec) {
     case CodecId::kTcq3:
     case CodecId::kNuq3s:
       return 0.45;
+    case CodecId::kRot2:
+      return 1;
+    case CodecId::kTcq1:
+      return 3;
     default:
       return 0.75;
   }

@@ -2,6 +2,8 @@
 // by them, and which are refused.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "kvcache/config.h"
 #include "tests/support/engine_world.h"
 

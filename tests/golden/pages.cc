@@ -302,7 +302,7 @@ void add_trellis(const AddSpec& add) {
   add(CodecId::kTcq4, CodecId::kTcq2, small, Fill::kChannels).params = {param(32767, 0, 7),
                                                                         param(-32768, 8191, 4)};
   add(CodecId::kTcq3, CodecId::kTcq1, small, Fill::kChannels).params = {param(-16200, -8192, 5),
-                                                                        param(16255, 2047, 6)};
+                                                                        param(16255, 1900, 6)};
 }
 
 // Every non-uniform codec on every kind of input, with the default levels and with a layer's own, with sinks

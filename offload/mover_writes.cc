@@ -51,8 +51,8 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
 }
 
 const char* Mover::why_nothing_moves() {
-  if (tier_full_) return "nvme_budget is used up";
   ResidencyLock lock = context_.residency.lock();
+  if (tier_full_) return "nvme_budget is used up";
   const uint64_t pages = context_.residency.counts(lock).memory_pages[static_cast<size_t>(MemoryTier::kHost)];
   if (pages > 0) return "every page in memory is in use";
   return "no page is left in memory that could move to disk; raise the budget, lower max_step_tokens or free "

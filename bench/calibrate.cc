@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "bench/cache_setup.h"
+#include "bench/calibration/levels.h"
 #include "bench/calibration/statistics.h"
 #include "bench/calibration/widths.h"
 #include "bench/progress.h"
@@ -55,11 +56,34 @@ std::vector<std::span<const int32_t>> first_windows(const CalibrateOptions& opti
   return windows;
 }
 
+// Lets two watch one pass.
+class Both : public qwen3::Observer {
+ public:
+  Both(qwen3::Observer& first, qwen3::Observer& second) : observers_{&first, &second} {}
+  void on_hidden(uint32_t layer, std::span<const float> rows) override {
+    for (qwen3::Observer* observer : observers_) observer->on_hidden(layer, rows);
+  }
+  void on_qkv(uint32_t layer, std::span<const float> rows) override {
+    for (qwen3::Observer* observer : observers_) observer->on_qkv(layer, rows);
+  }
+  void on_rotated_qkv(uint32_t layer, std::span<const float> rows) override {
+    for (qwen3::Observer* observer : observers_) observer->on_rotated_qkv(layer, rows);
+  }
+  void on_attention(uint32_t layer, std::span<const float> rows) override {
+    for (qwen3::Observer* observer : observers_) observer->on_attention(layer, rows);
+  }
+
+ private:
+  std::array<qwen3::Observer*, 2> observers_;
+};
+
 void gather_statistics(const CalibrateOptions& options, qwen3::Decoder& decoder,
                        std::span<const std::span<const int32_t>> windows, Calibration* calibration) {
   const qwen3::ModelConfig& config = decoder.model().config;
   const CacheSetup setup(options.common, decoder);
-  StatisticsObserver observer(config);
+  StatisticsObserver statistics(config);
+  LevelsObserver levels(config, options.common.cache.key_space, options.common.cache.page_tokens);
+  Both observer(statistics, levels);
   Progress progress(static_cast<double>(windows.size() * options.window));
   progress.label("statistics");
   for (const auto window : windows) {
@@ -75,8 +99,10 @@ void gather_statistics(const CalibrateOptions& options, qwen3::Decoder& decoder,
   }
   for (uint32_t layer = 0; layer < config.layers; ++layer) {
     LayerCalibration& out = calibration->layers[layer];
-    out.statistics = observer.statistics(layer);
+    out.statistics = statistics.statistics(layer);
     out.params.key_balance = key_balance(out.statistics, config.head_dim, config.head_dim);
+    out.params.key_levels = levels.key_levels(layer);
+    out.params.value_levels = levels.value_levels(layer);
   }
 }
 
@@ -212,8 +238,8 @@ void add_options(CLI::App& app, CalibrateOptions* options) {
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Reads a text with a model and writes a calibration: the balance of its keys, codecs per layer within "
-      "a budget.",
+      "Reads a text with a model and writes a calibration: the balance of its keys, levels of nuq codecs, "
+      "codecs per layer within a budget.",
       "quire-calibrate");
   quire::bench::CalibrateOptions options;
   quire::bench::add_common_options(app, &options.common);

@@ -59,7 +59,26 @@ void run_loop(void* pool, uint32_t count, void (*function)(void*, uint32_t), voi
   static_cast<ThreadPool*>(pool)->parallel_for(count, [=](uint32_t i) { function(argument, i); });
 }
 
-std::vector<quire_layer_options> layer_options(const CacheGeometry& geometry) {
+// The cache reads as many levels as the codec's name says there are: 2^4 of nuq4.
+size_t level_count(quire_codec codec) {
+  const std::string name = codec_name(codec);
+  const size_t digit = name.find_first_of("0123456789");
+  return digit == std::string::npos ? 0 : size_t{1} << (name[digit] - '0');
+}
+
+// Those of the codec that a side has; nullptr: the default ones.
+const int8_t* levels_for(const std::vector<CodecLevels>& books, quire_codec of_layer, quire_codec of_cache) {
+  const quire_codec codec = of_layer == QUIRE_CODEC_DEFAULT ? of_cache : of_layer;
+  for (const CodecLevels& book : books) {
+    if (book.codec != codec) continue;
+    if (book.levels.size() == level_count(codec)) return book.levels.data();
+    throw Error("there are " + std::to_string(book.levels.size()) + " levels for " + codec_name(codec) +
+                "; calibrate again with quire-calibrate");
+  }
+  return nullptr;
+}
+
+std::vector<quire_layer_options> layer_options(const CacheGeometry& geometry, const CacheOptions& options) {
   std::vector<quire_layer_options> layers;
   for (const LayerParams& params : geometry.params) {
     quire_layer_options& out = layers.emplace_back();
@@ -68,6 +87,8 @@ std::vector<quire_layer_options> layer_options(const CacheGeometry& geometry) {
     out.key_codec = params.key_codec;
     out.value_codec = params.value_codec;
     out.key_balance = params.key_balance.empty() ? nullptr : params.key_balance.data();
+    out.key_levels = levels_for(params.key_levels, params.key_codec, options.key_codec);
+    out.value_levels = levels_for(params.value_levels, params.value_codec, options.value_codec);
   }
   return layers;
 }
@@ -116,7 +137,7 @@ void check(quire_status status, const quire_cache* cache) {
 Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadPool& pool,
              const OpenCache& open)
     : options_(options) {
-  const std::vector<quire_layer_options> layers = layer_options(geometry);
+  const std::vector<quire_layer_options> layers = layer_options(geometry, options);
   quire_options out;
   quire_options_init(&out);
   out.layers = geometry.layers;

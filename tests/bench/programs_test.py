@@ -124,6 +124,10 @@ class Programs(unittest.TestCase):
         self.assertEqual(larger["codec"], "calibrated@3.30")
         self.assertLess(larger["kld_mean"], uniform["kld_mean"])
         self.assertLess(smaller["page_bits"], 2.8)
+        own, = self.rows("ppl", "--text", TEXT, "--calibration", path, "--codecs", "nuq2", "--window", 512, "--windows", 1)
+        default, = self.rows("ppl", "--text", TEXT, "--codecs", "nuq2", "--window", 512, "--windows", 1)
+        self.assertNotEqual(own["kld_mean"], default["kld_mean"])  # levels of the calibration
+        self.assertEqual(own["page_bits"], default["page_bits"])
         row, = self.rows("scale", "--text", TEXT, "--contexts", 512, "--calibration", path, "--codecs",
                          "calibrated@2.8", "--needles", 0, "--decode", 1)
         self.assertEqual((row["k_codec"], row["v_codec"]), ("calibrated@2.80", "calibrated@2.80"))

@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
-"""Designs the level tables of the tcq codecs: quant/trellis.h and quant/FORMATS.md hold what it prints.
+"""Designs the level tables of the tcq codecs, and says whether a design is better than the table in force.
 
     python3 quant/design_trellis.py 3            # the table of tcq3, a minute or two
     python3 quant/design_trellis.py 3 --check    # only measures the table in trellis.h
+
+The table of quant/trellis.h and quant/FORMATS.md competes: it is printed unless the design has less error, because every
+page that was ever written depends on it. (That of tcq2 and of tcq3 is what the design gives; those of tcq4 and tcq1 come
+from a run over more labels with more rounds and are better than what the design finds in its minutes.)
 
 Levels are set for a unit Gaussian. They start from labels that are linear over GF(2), as those of Ungerboeck's codes
 are: each bit of a label is the parity of some bits of the index, and a label is the quantile that the level starts
 as. LABELS are the best of one or two hundred random ones, each after eight rounds of what follows: a generalised
 Lloyd iteration (each level becomes the mean of what the cheapest paths map to it), with a little noise that dies
-away, the best of twelve. (Those of tcq4 and tcq1 were begun by a longer run of the same; --again hardly moves them.)
-Randomness comes from numpy's RandomState, whose streams are frozen. Levels are then written in fortieths of the
+away, the best of twelve. Randomness comes from numpy's RandomState, whose streams are frozen. Levels are then written in fortieths of the
 standard deviation and measured with the integer costs of FORMATS.md. Errors are those in the middle of chains, as if
 they were rings.
 """
@@ -126,13 +129,21 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="measure the table of trellis.h instead of making one")
     parser.add_argument("--again", action="store_true", help="refine the table of trellis.h further")
     options = parser.parse_args()
-    levels = table_in_header(options.bits) if options.check or options.again else design(options.bits)
+    in_force = table_in_header(options.bits)
+    levels = in_force
     if options.again:
-        start, still = (levels / UNIT).astype(np.float32), np.random.RandomState(0)
+        start, still = (in_force / UNIT).astype(np.float32), np.random.RandomState(0)
         levels = np.rint(refine(Trellis(options.bits), start, gaussian(4096, 14), 4, 0, still) * UNIT).astype(int)
+    elif not options.check:
+        levels = design(options.bits)
+    found, kept = measure(options.bits, levels), measure(options.bits, in_force)
+    if not (levels == in_force).all():
+        print(f"designed: {found:.5f}; in trellis.h: {kept:.5f}" + ("" if found < kept else ", which stays"))
+    if found >= kept:
+        levels, found = in_force, kept
     for row in levels.reshape(4, 16):
         print(", ".join(str(level) for level in row) + ",")
-    print(f"mean squared error of a unit Gaussian: {measure(options.bits, levels):.5f}")
+    print(f"mean squared error of a unit Gaussian: {found:.5f}")
 
 
 if __name__ == "__main__":

@@ -41,9 +41,10 @@ def ranges(x, axis):
 class KvQuant:
     peer = "KVQuant-1% (simulated)"
 
-    def __init__(self, bits, samples):
-        """samples: per layer (keys before RoPE, values, squared gradients of both), [tokens, H_kv * dim] each."""
-        self.name, self.bits = f"nuq{bits}", bits
+    def __init__(self, bits, samples, fisher=True):
+        """samples: per layer (keys before RoPE, values, squared gradients of both), [tokens, H_kv * dim] each. Without
+        `fisher` every squared error weighs the same."""
+        self.name, self.bits, self.fisher = f"nuq{bits}", bits, fisher
         self.key_ranges, self.tables = [], []
         for keys, values, key_fisher, value_fisher in samples:
             self.key_ranges.append(ranges(keys, 0))
@@ -54,7 +55,9 @@ class KvQuant:
     def table(self, x, limits, fisher):
         normal = (x - limits[0]) / limits[1]
         inside = normal.abs() <= 1
-        normal, weight = normal[inside], fisher[inside]
+        # Errors count as they are in the values' own units: a wide range makes its own larger.
+        weight = (fisher if self.fisher else torch.ones_like(fisher)) * limits[1].square()
+        normal, weight = normal[inside], weight[inside]
         centers = weighted_levels(normal, weight, self.bits)
         if self.bits == 2:  # Q-Norm: the levels keep the distribution's mean and deviation
             chosen = pick(normal, centers)

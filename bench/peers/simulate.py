@@ -32,6 +32,31 @@ class Recorder:
         return Folded(rotated, values)
 
 
+class Part:
+    """A cache of which only keys or only values are folded, or whose queries see what Quire's see unfolded: the first four
+    tokens and their own page of 64."""
+
+    def __init__(self, cache, name="", keys=True, values=True, near=False):
+        self.cache, self.keys, self.values, self.near = cache, keys, values, near
+        self.name = cache.name + name
+        self.peer = cache.peer.replace(" (", " + own page (") if near else cache.peer
+
+    def fold(self, layer, keys, values, rotate):
+        folded = self.cache.fold(layer, keys, values, rotate)
+        if not self.keys:
+            folded.keys, folded.exact_keys = folded.rotated, None
+        if not self.values:
+            folded.values, folded.exact_values = folded.true_values, None
+        if self.near:
+            folded.exact_keys = folded.exact_values = lambda i, j: (j // 64 == i // 64) | (j < 4)
+        return folded
+
+    def bits_of(self, context, width):
+        page, effective = self.cache.bits_of(context, width)
+        unfolded = min(1, (4 + (context - 1) % 64 + 1) / context) if self.near else 0
+        return page, effective + (16 - page) * unfolded
+
+
 def calibrate(model, ids, tokens):
     """Over the first tokens of the text: KVQuant's samples, and the energy of every channel of rotated keys and values."""
     flat = lambda x: x.detach().transpose(0, 1).flatten(1)
@@ -64,6 +89,19 @@ def run(model, windows, cache, scorer):
     return scorer.end()
 
 
+def caches_of(model, samples, energy, ablate):
+    """As the papers define them, and those that fold the newest tokens again as if they left them alone like Quire: what is
+    then left of a difference is the codec's."""
+    whole = [TurboQuant(3.5, model.dim, energy), TurboQuant(2.5, model.dim, energy)]
+    whole += [KvQuant(bits, samples) for bits in (4, 3, 2)]
+    caches = [Kivi(4), Kivi(2), *whole, *(Part(cache, near=True) for cache in whole)]
+    if ablate:
+        caches += [Part(cache, ", keys alone", values=False) for cache in whole]
+        caches += [Part(cache, ", values alone", keys=False) for cache in whole]
+        caches += [Part(KvQuant(bits, samples, fisher=False), ", no Fisher weights") for bits in (4, 3, 2)]
+    return caches
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True, help="folder of a Qwen3, or a .gguf file")
@@ -71,8 +109,12 @@ def main():
     parser.add_argument("--contexts", default="512,2048,8192")
     parser.add_argument("--tokens", type=int, default=8192, help="tokens to read at each length")
     parser.add_argument("--calibration-tokens", type=int, default=8192, help="from the beginning of the text")
+    parser.add_argument("--ablate", action="store_true",
+                        help="also keys alone, values alone, and levels without Fisher weights")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
 
+    torch.set_num_threads(options.threads)
     model, ids = Model(options.model), token_ids(options.model)
     samples, energy = calibrate(model, ids, options.calibration_tokens)
     rows = []
@@ -81,8 +123,8 @@ def main():
         scorer = Scorer()
         reference = run(model, windows, Exact(), scorer)
         print(f"{model_name(options.model)} at {context} tokens: perplexity {reference['ppl']:.4f}", flush=True)
-        caches = [Kivi(4), Kivi(2), TurboQuant(3.5, model.dim, energy), TurboQuant(2.5, model.dim, energy)]
-        for cache in caches + [KvQuant(bits, samples) for bits in (4, 3, 2)]:
+        caches = caches_of(model, samples, energy, options.ablate)
+        for cache in caches:
             figures = run(model, windows, cache, scorer)
             bits = cache.bits_of(context, model.kv_heads * model.dim)
             rows.append(row(options.model, context, cache.peer, (cache.name, cache.name), bits, figures))

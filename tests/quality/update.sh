@@ -11,7 +11,7 @@ esac
 
 # Every codec for both sides, and pairs that are recommended.
 codecs=int8,int4,int3,int2,rot4,rot4/rot3,rot3,rot3/rot2,rot2,tcq4,tcq3,tcq3/tcq2,tcq2,tcq2/tcq1,nuq4,nuq3,nuq2
-real_codecs=int8,rot4,tcq3,tcq3/tcq2
+real_codecs=int8,rot4,tcq4,tcq3/tcq2
 
 bash .ci/packages build bench
 mkdir -p build/logs

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 KEYS = ("model", "text", "context", "codec", "k_codec", "v_codec", "peer", "effective_bits", "page_bits", "ppl",
-        "ppl_ref", "kld_mean", "kld_p999", "same_top1")
+        "ppl_ref", "kld_mean", "kld_p999", "same_top1", "page_tokens")
+USUAL_PAGE = 64  # tokens; rows with other pages say so
 REQUIRED = ("model", "context", "page_bits", "ppl", "ppl_ref", "kld_mean")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MISSING = "–"
@@ -50,12 +51,19 @@ def load(path):
         missing = [key for key in REQUIRED if not isinstance(row, dict) or row.get(key) is None]
         if missing:
             raise InputError(f"{path}: row {number} has no {', '.join(missing)}")
-    return [{key: row.get(key) for key in KEYS} for row in rows]
+    # A run has one size of pages: it stands among its options.
+    options = data.get("options", {}) if isinstance(data, dict) else {}
+    return [{key: row.get(key, options.get(key)) for key in KEYS} for row in rows]
+
+
+def pages(row):
+    """" p128" for a row with pages of 128 tokens, nothing for the usual ones."""
+    return "" if row["page_tokens"] in (None, USUAL_PAGE) else f" p{row['page_tokens']}"
 
 
 def name(row):
     codecs = row["codec"] or f"{row['k_codec']}/{row['v_codec']}"
-    return f"{row['peer']}: {codecs}" if row["peer"] else codecs
+    return f"{row['peer']}: {codecs}" if row["peer"] else codecs + pages(row)
 
 
 def increase(row):
@@ -144,6 +152,29 @@ def goal_lines(rows):
         yield goal_text(goal), "met" if any(meets(row, goal) for row in rows if not row["peer"]) else "NOT MET", said
 
 
+FIGURES = (("mean KLD", lambda row: row["kld_mean"]), ("99.9 % KLD", lambda row: row["kld_p999"]),
+           ("perplexity", increase))
+
+
+def behind(ours, peer):
+    """The figures in which a row of ours is not better than a peer's."""
+    return [title for title, value in FIGURES
+            if value(peer) is not None and (value(ours) is None or value(ours) >= value(peer))]
+
+
+def peer_lines(rows):
+    """One line per peer's row: which row of no more page bits is better in every figure, or the nearest to it."""
+    for peer in (row for row in rows if row["peer"]):
+        within = [row for row in rows if not row["peer"] and row["page_bits"] <= peer["page_bits"]]
+        best = min(within, key=lambda row: (len(behind(row, peer)), row["kld_mean"]), default=None)
+        if best is None:
+            yield name(peer), "NOT AHEAD", "no row has so few bits"
+            continue
+        missing = behind(best, peer)
+        said = f"{name(best)}: {best['page_bits']:.2f} bits for {peer['page_bits']:.2f}"
+        yield name(peer), "NOT AHEAD" if missing else "ahead", said + ("; not in " + ", ".join(missing) if missing else "")
+
+
 def html_table(rows):
     head = "".join(f"<th>{html.escape(title)}</th>" for title, _ in COLUMNS)
     flags = on_frontier(rows)
@@ -154,13 +185,18 @@ def html_table(rows):
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n"
 
 
-def goals_table(rows):
-    lines = list(goal_lines(rows))
+def lines_table(lines, title):
+    lines = list(lines)
     if not lines:
         return ""
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in line) + "</tr>\n" for line in lines)
-    return (f"<div class=wide><table><thead><tr><th>goal: mean KLD in page bits</th><th></th><th>best row</th></tr>"
+    return (f"<div class=wide><table><thead><tr><th>{title}</th><th></th><th>best row</th></tr>"
             f"</thead><tbody>{body}</tbody></table></div>\n")
+
+
+def verdicts(rows):
+    return (lines_table(goal_lines(rows), "goal: mean KLD in page bits") +
+            lines_table(peer_lines(rows), "peer: mean and 99.9 % KLD, perplexity"))
 
 
 # ---- plots ----
@@ -171,7 +207,7 @@ def series(row):
     if row["peer"]:
         return row["peer"]
     codec = row["k_codec"] or row["codec"]
-    return codec.rstrip("0123456789").split("@")[0]
+    return codec.rstrip("0123456789.").split("@")[0] + pages(row)
 
 
 def draw(rows, value, label, log):
@@ -230,7 +266,7 @@ def page(rows):
             (lambda row: row["kld_mean"], "mean KL divergence, nats", True),
             (lambda row: row["kld_p999"], "99.9 % KL divergence, nats", True),
             (lambda row: 100 * increase(row), "perplexity increase, per cent", False)))
-        parts.append(f"<h2>{html.escape(model)}, context {context}</h2>\n{goals_table(of_group)}"
+        parts.append(f"<h2>{html.escape(model)}, context {context}</h2>\n{verdicts(of_group)}"
                      f"<div class=plots>{plots}</div>\n{html_table(of_group)}")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Quire: quality per bit</title>
@@ -258,6 +294,8 @@ def main(arguments):
             print_table(of_group)
             for line in goal_lines(of_group):
                 print("  goal " + "  ".join(line))
+            for line in peer_lines(of_group):
+                print("  peer " + "  ".join(line))
         (options.out / "frontier.html").write_text(page(rows), encoding="utf-8")
     except InputError as error:
         print(f"frontier.py: {error}", file=sys.stderr)

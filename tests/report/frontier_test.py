@@ -13,7 +13,7 @@ from pathlib import Path
 
 FRONTIER = sys.argv.pop(1)
 KEYS = """model text context codec k_codec v_codec peer effective_bits page_bits ppl ppl_ref kld_mean kld_p999
-same_top1""".split()
+same_top1 page_tokens""".split()
 
 
 def row(codec, bits, kld, model="SmolLM2-135M-Instruct", context=2048, ppl=10.0, **changes):
@@ -50,13 +50,40 @@ class Frontier(unittest.TestCase):
         peers = [row("q4_0/q4_0", 4.5, 0.05, peer="llama.cpp")]
         output = self.run_frontier(ours, peers)
         self.assertEqual([list(entry) for entry in self.rows()], [KEYS, KEYS])
-        self.assertEqual(self.rows()[1], peers[0])
+        self.assertEqual(self.rows()[1], peers[0] | {"page_tokens": None})
         self.assertIn("llama.cpp: q4_0/q4_0", output)
         page = self.page()
         self.assertEqual(page.count("<svg"), 3)
         self.assertNotIn("<script", page)
         self.assertNotIn("src=", page)
         self.assertIn("llama.cpp: q4_0/q4_0", page)
+
+    def test_other_pages_are_named(self):
+        output = self.run_frontier({"options": {"page_tokens": 128}, "rows": [row("tcq4/tcq4", 4.2, 0.003)]},
+                                   {"options": {"page_tokens": 64}, "rows": [row("tcq4/tcq4", 4.3, 0.004)]})
+        self.assertEqual([entry["page_tokens"] for entry in self.rows()], [128, 64])
+        self.assertIn("tcq4/tcq4 p128  ", output)
+        self.assertNotIn("p64", output)
+
+    def test_peers_are_judged(self):
+        def lines(*rows):
+            return [line for line in self.run_frontier(list(rows)).splitlines() if "  peer " in line]
+
+        peer = row("q4_0/q4_0", 4.5, 0.05, peer="llama.cpp", ppl=10.1)
+        ours = row("rot4/rot4", 4.5, 0.04, ppl=10.05)
+        said, = lines(peer, ours)
+        self.assertIn("  ahead  rot4/rot4", said)
+        for worse, figure in (({"kld_mean": 0.05}, "mean KLD"), ({"kld_p999": 1.0}, "99.9 % KLD"),
+                              ({"ppl": 10.1}, "perplexity")):
+            said, = lines(peer, ours | worse)
+            self.assertIn(f"NOT AHEAD  rot4/rot4: 4.50 bits for 4.50; not in {figure}", said)
+        # More bits do not count, and one row has to be better in everything.
+        said, = lines(peer, ours | {"page_bits": 4.51})
+        self.assertIn("no row has so few bits", said)
+        said, = lines(peer, ours | {"ppl": 10.2}, row("rot3/rot3", 3.3, 0.06, ppl=10.0))
+        self.assertIn("NOT AHEAD", said)
+        said, = lines(peer, ours | {"ppl": 10.2}, row("tcq3/tcq3", 3.3, 0.045, ppl=10.0))
+        self.assertIn("  ahead  tcq3/tcq3", said)
 
     def verdict(self, bits, *rows):
         """What is said about the goal of SmolLM2 at so many bits."""

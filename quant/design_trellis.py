@@ -5,16 +5,16 @@
     python3 quant/design_trellis.py 3 --check    # only measures the table in trellis.h
 
 The table of quant/trellis.h and quant/FORMATS.md competes: it is printed unless the design has less error, because every
-page that was ever written depends on it. (That of tcq2 and of tcq3 is what the design gives; those of tcq4 and tcq1 come
-from a run over more labels with more rounds and are better than what the design finds in its minutes.)
+page that was ever written depends on it. Where the two differ both errors are printed. (Those of tcq4 and tcq1 were begun by
+a longer run, over more labels with more rounds, and are better than what the design finds in its minutes.)
 
 Levels are set for a unit Gaussian. They start from labels that are linear over GF(2), as those of Ungerboeck's codes
 are: each bit of a label is the parity of some bits of the index, and a label is the quantile that the level starts
 as. LABELS are the best of one or two hundred random ones, each after eight rounds of what follows: a generalised
 Lloyd iteration (each level becomes the mean of what the cheapest paths map to it), with a little noise that dies
-away, the best of twelve. Randomness comes from numpy's RandomState, whose streams are frozen. Levels are then written in fortieths of the
-standard deviation and measured with the integer costs of FORMATS.md. Errors are those in the middle of chains, as if
-they were rings.
+away, the best of twelve. Randomness comes from numpy's RandomState, whose streams are frozen. Levels are then written in
+fortieths of the standard deviation and measured with the integer costs of FORMATS.md. Errors are those in the middle of
+chains, as if they were rings.
 """
 
 import argparse

@@ -89,6 +89,7 @@ void generate(GenerateOptions options) {
   row.seed = options.common.seed;
   row.threads = options.common.threads;
   row.stats = cache.stats();
+  set_selection(cache.options(), {}, row.stats, &row);
   row.peak_rss = peak_rss();
   if (options.stats) print_table({row});
   write_json(options, {row}, text);

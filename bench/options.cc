@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -64,6 +65,47 @@ CodecPair parse_codec_pair(const std::string& text) {
   return {qwen3::parse_codec(text.substr(0, slash)), qwen3::parse_codec(text.substr(slash + 1))};
 }
 
+void parse_selection(const std::string& text, qwen3::SelectionOptions* selection) {
+  const size_t colon = text.find(':');
+  const std::string kind = text.substr(0, colon);
+  const std::string number = colon == std::string::npos ? "" : text.substr(colon + 1);
+  char* end = nullptr;
+  if (text == "none") {
+    selection->kind = QUIRE_SELECT_NONE;
+    return;
+  }
+  const bool digit =
+      !number.empty() && (std::isdigit(static_cast<unsigned char>(number[0])) != 0 || number[0] == '.');
+  if (kind == "top" && digit) {
+    const unsigned long pages = std::strtoul(number.c_str(), &end, 10);
+    selection->kind = QUIRE_SELECT_TOP_PAGES;
+    selection->pages = static_cast<uint32_t>(std::min<unsigned long>(pages, UINT32_MAX));
+    if (*end == '\0') return;
+  }
+  if (kind == "mass" && digit) {
+    selection->kind = QUIRE_SELECT_MASS;
+    selection->mass = std::strtof(number.c_str(), &end);
+    if (*end == '\0' && selection->mass > 0 && selection->mass <= 1) return;
+  }
+  throw qwen3::Error("\"" + text +
+                     "\" chooses no pages; write none, top:K with a number of pages, or mass:F with a "
+                     "share of at most 1");
+}
+
+std::string selection_name(const qwen3::SelectionOptions& selection) {
+  std::array<char, 48> text{};
+  switch (selection.kind) {
+    case QUIRE_SELECT_NONE:
+      return "none";
+    case QUIRE_SELECT_TOP_PAGES:
+      return "top:" + std::to_string(selection.pages);
+    case QUIRE_SELECT_MASS:
+      std::snprintf(text.data(), text.size(), "mass:%g", static_cast<double>(selection.mass));
+      return text.data();
+  }
+  return "";
+}
+
 std::filesystem::path temporary_folder() {
   const char* folder = std::getenv("TMPDIR");
   return folder == nullptr || *folder == '\0' ? "/tmp" : folder;
@@ -117,6 +159,24 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
       ->check(CLI::Range(1, 65536))
       ->capture_default_str()
       ->group(group);
+  const std::string selective = "Selective attention";
+  app.add_option_function<std::string>(
+         "--select", [&cache](const std::string& text) { parse_selection(text, &cache.select); },
+         "Pages that tokens attend which are written or scored: none, top:K or mass:F, per kv head")
+      ->group(selective);
+  app.add_option("--window", cache.select.window, "Tokens before a query that are always attended")
+      ->capture_default_str()
+      ->group(selective);
+  app.add_flag("--select-check", cache.select.check,
+               "Attend the other pages, too, apart: tells exactly what mass is missed; slow")
+      ->group(selective);
+  app.add_option_function<std::string>(
+         "--sparse-prefill", [&cache](const std::string& text) { parse_selection(text, &cache.prefill); },
+         "The same for the tokens of a prompt, which choose together within a page")
+      ->group(selective);
+  app.add_option("--prefill-window", cache.prefill.window, "Tokens that they always attend")
+      ->capture_default_str()
+      ->group(selective);
   app.add_option("--trace", cache.trace_path, "File for a Chrome trace of compute and I/O")->group(group);
 }
 
@@ -139,7 +199,11 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"key_space", name_of(kKeySpaces, cache.key_space)},
           {"page_tokens", cache.page_tokens},
           {"sink_tokens", cache.sink_tokens},
-          {"chunk", cache.chunk_tokens}};
+          {"chunk", cache.chunk_tokens},
+          {"select", selection_name(cache.select)},
+          {"window", cache.select.window},
+          {"sparse_prefill", selection_name(cache.prefill)},
+          {"prefill_window", cache.prefill.window}};
 }
 
 int run_program(CLI::App& app, int argc, char** argv, const std::function<void()>& body) {

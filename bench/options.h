@@ -31,6 +31,12 @@ struct CodecPair {
 // qwen3::Error.
 CodecPair parse_codec_pair(const std::string& text);
 
+// "none", "top:K" (the K pages that weigh most) or "mass:F" (the fewest that hold that share); throws
+// qwen3::Error. The other fields stay as they are.
+void parse_selection(const std::string& text, qwen3::SelectionOptions* selection);
+// The same backwards.
+std::string selection_name(const qwen3::SelectionOptions& selection);
+
 struct CommonOptions {
   std::filesystem::path model;
   std::filesystem::path json;         // empty: none is written
@@ -38,6 +44,10 @@ struct CommonOptions {
   qwen3::CacheOptions cache;          // its codecs are the program's to choose
   uint32_t threads;
   uint64_t seed = 0;
+
+  bool selects() const {
+    return cache.select.kind != QUIRE_SELECT_NONE || cache.prefill.kind != QUIRE_SELECT_NONE;
+  }
 };
 
 // TMPDIR, or /tmp. Nothing is checked: whoever opens a file there says what is wrong with it.

@@ -88,6 +88,13 @@ void take_settings(const Baseline& baseline, PplOptions* options) {
   options->codecs = baseline.codecs();
 }
 
+// The reference attends every page.
+CommonOptions exact_options(CommonOptions options) {
+  options.cache.select = {};
+  options.cache.prefill = {};
+  return options;
+}
+
 // One run's row. The first is the reference.
 class Runs {
  public:
@@ -96,15 +103,16 @@ class Runs {
       : options_(options),
         decoder_(decoder),
         setup_(options.common, decoder),
+        exact_setup_(exact_options(options.common), decoder),
         context_(context),
         progress_(progress),
         scorer_(decoder, std::move(windows), options.skip,
                 [&](uint64_t tokens) { progress.add(static_cast<double>(tokens)); }) {}
 
-  Row run(const CodecPair& pair) {
+  Row run(const CodecPair& pair, bool exact = false) {
     progress_.label(std::to_string(context_) + " tokens, " + pair.name());
     reset_peak_rss();
-    const WindowScore score = scorer_.run([&] { return setup_.open(pair); });
+    const WindowScore score = scorer_.run([&] { return (exact ? exact_setup_ : setup_).open(pair); });
     if (!reference_ppl_) reference_ppl_ = score.ppl;
     Row row;
     row.model = decoder_.model().name;
@@ -114,6 +122,7 @@ class Runs {
     row.seed = options_.common.seed;
     row.threads = options_.common.threads;
     row.stats = score.stats;
+    if (!exact) set_selection(options_.common.cache, {}, score.stats, &row);
     row.prefill_tok_s = static_cast<double>(scorer_.tokens()) / score.seconds;
     row.ppl = score.ppl;
     row.ppl_ref = reference_ppl_;
@@ -128,6 +137,7 @@ class Runs {
   const PplOptions& options_;
   qwen3::Decoder& decoder_;
   CacheSetup setup_;
+  CacheSetup exact_setup_;
   uint64_t context_;
   Progress& progress_;
   WindowScorer scorer_;
@@ -165,9 +175,10 @@ std::vector<Row> measure_rows(const PplOptions& options, qwen3::Decoder& decoder
   std::vector<Row> rows;
   for (const auto& windows : lengths) {
     Runs runs(options, decoder, windows, windows[0].size() - 1, progress);
-    const Row reference = runs.run(kReferenceCodec);
+    const Row reference = runs.run(kReferenceCodec, true);
     for (const CodecPair& pair : pairs) {
-      rows.push_back(pair.name() == kReferenceCodec.name() ? reference : runs.run(pair));
+      const bool is_reference = pair.name() == kReferenceCodec.name() && !options.common.selects();
+      rows.push_back(is_reference ? reference : runs.run(pair));
       write_rows(options.common.json, options_json(options), rows);
     }
   }

@@ -9,6 +9,8 @@
 
 namespace quire::bench {
 
+Row RealRun::run_alone() const { return run(nullptr, false); }
+
 Row RealRun::run_reference(Reference* reference) const { return run(reference, true); }
 
 Row RealRun::run_against(Reference* reference) const { return run(reference, false); }
@@ -22,13 +24,19 @@ Row RealRun::run(Reference* reference, bool fill) const {
 
   qwen3::Perplexity perplexity;
   qwen3::Divergence divergence;
+  quire_stats before_scored{};
   const auto score = [&](uint64_t index, std::span<const float> logits) {
     perplexity.add(logits, tokens[index + 1]);
+    if (reference == nullptr) return;
     if (fill) reference->logits.append(logits);
     divergence.add(fill ? logits : reference->logits.row(index - (context - task.scored)), logits);
   };
   const double seconds =
-      qwen3::read_text(session, std::span(tokens).first(context), {score, task.scored, on_progress});
+      qwen3::read_text(session, std::span(tokens).first(context), {score, task.scored, [&](uint64_t read) {
+                                                                     if (read + task.scored <= context)
+                                                                       before_scored = cache.stats();
+                                                                     on_progress(read);
+                                                                   }});
   session.read(std::span(tokens).last(1), 0);
 
   Row row;
@@ -40,12 +48,15 @@ Row RealRun::run(Reference* reference, bool fill) const {
   row.prefill_tok_s = static_cast<double>(context) / seconds;
   row.ttft_s = seconds;
   row.ppl = perplexity.value();
-  if (fill) reference->ppl = *row.ppl;
-  row.ppl_ref = reference->ppl;
-  set_divergence(divergence, &row);
+  if (reference != nullptr) {
+    if (fill) reference->ppl = *row.ppl;
+    row.ppl_ref = reference->ppl;
+    set_divergence(divergence, &row);
+  }
   if (task.decode > 0) decode_tokens(session.fork(), &row);
   if (task.with_needles) ask_needles(session, &row);
   row.stats = cache.stats();
+  set_selection(cache.options(), before_scored, row.stats, &row);
   row.peak_rss = peak_rss();
   return row;
 }

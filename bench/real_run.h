@@ -37,12 +37,15 @@ struct RealRun {
   qwen3::Decoder& decoder;
   std::function<void(uint64_t tokens)> on_progress;  // tokens read so far
 
+  // Measures against nothing.
+  Row run_alone() const;
   // Measures; fills *reference from this run.
   Row run_reference(Reference* reference) const;
   // Measures against *reference.
   Row run_against(Reference* reference) const;
 
  private:
+  // reference may be null.
   Row run(Reference* reference, bool fill) const;
   void decode_tokens(qwen3::Session session, Row* row) const;
   void ask_needles(const qwen3::Session& session, Row* row) const;

@@ -206,6 +206,17 @@ SUMMARY = [
     ("same top-1", lambda row: MISSING if row.get("same_top1") is None else f"{100 * row['same_top1']:.2f} %"),
     ("needles", needles),
 ]
+SELECTION = [
+    ("pages chosen by", lambda row: row.get("selection") or MISSING),
+    ("prompt", lambda row: row.get("sparse_prefill") or MISSING),
+    ("attended", lambda row: MISSING if row.get("attended") is None else f"{100 * row['attended']:.2f} %"),
+    ("mass missed", lambda row: MISSING if row.get("missed_mass") is None else f"{100 * row['missed_mass']:.2f} %"),
+    ("select s", lambda row: number(row.get("seconds_select"), 1)),
+    ("attend s", lambda row: number(row.get("seconds_attend"), 1)),
+    ("encode s", lambda row: number(row.get("seconds_encode"), 1)),
+    ("I/O s", lambda row: number(row.get("seconds_io"), 1)),
+    ("I/O waited s", lambda row: number(row.get("seconds_io_wait"), 1)),
+]
 
 
 def table(headings, lines, marks):
@@ -220,12 +231,16 @@ def table(headings, lines, marks):
 
 
 def summary_table(rows):
+    # What only runs that select pages have, and where their time goes.
+    selective = any(row.get("selection", "none") != "none" or row.get("sparse_prefill", "none") != "none" for row in rows)
+    columns = SUMMARY + SELECTION if selective else SUMMARY
+
     def line(row):
-        cells = [show(row) for _, show in SUMMARY]
+        cells = [show(row) for _, show in columns]
         return [cells[0] + " synthetic", *cells[1:]] if row.get("synthetic") else cells
 
     marks = [bool(row.get("synthetic")) for row in rows]
-    return table([heading for heading, _ in SUMMARY], [line(row) for row in rows], marks)
+    return table([heading for heading, _ in columns], [line(row) for row in rows], marks)
 
 
 def raw(value):

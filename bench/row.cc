@@ -70,7 +70,7 @@ struct Column {
   std::function<std::string(const Row&)> cell;
 };
 
-std::vector<Column> columns() {
+std::vector<Column> all_columns() {
   return {
       {"context", [](const Row& r) { return std::to_string(r.context) + (r.synthetic ? "*" : ""); }},
       {"codecs", [](const Row& r) { return r.codec.name(); }},
@@ -86,8 +86,23 @@ std::vector<Column> columns() {
       {"loss", loss_text},
       {"KLD", [](const Row& r) { return text_of("%.5f", r.kld_mean); }},
       {"same top1", [](const Row& r) { return text_of("%.4f", r.same_top1); }},
+      {"select", [](const Row& r) { return r.selection; }},
+      {"attended", [](const Row& r) { return text_of("%.4f", r.attended); }},
+      {"missed", [](const Row& r) { return text_of("%.5f", r.missed_mass); }},
       {"needles", needles_text},
   };
+}
+
+// What selective runs alone have is left out where there is none.
+std::vector<Column> columns(const std::vector<Row>& rows) {
+  std::vector<Column> out = all_columns();
+  const auto selects = [](const Row& row) { return row.selection != "none" || row.sparse_prefill != "none"; };
+  if (std::any_of(rows.begin(), rows.end(), selects)) return out;
+  std::erase_if(out, [](const Column& column) {
+    const std::string_view title = column.title;
+    return title == "select" || title == "attended" || title == "missed";
+  });
+  return out;
 }
 
 }  // namespace
@@ -96,6 +111,20 @@ void set_divergence(const qwen3::Divergence& divergence, Row* row) {
   row->kld_mean = divergence.mean();
   row->kld_p999 = divergence.p999();
   row->same_top1 = divergence.same_top1();
+}
+
+void set_selection(const qwen3::CacheOptions& options, const quire_stats& before, const quire_stats& after,
+                   Row* row) {
+  row->selection = selection_name(options.select);
+  row->sparse_prefill = selection_name(options.prefill);
+  const auto rows_before = static_cast<double>(before.selected_rows);
+  const auto rows_after = static_cast<double>(after.selected_rows);
+  if (rows_after <= rows_before || options.select.kind == QUIRE_SELECT_NONE) return;
+  row->missed_mass =
+      (after.missed_mass * rows_after - before.missed_mass * rows_before) / (rows_after - rows_before);
+  const auto chosen = static_cast<double>(after.pages_chosen - before.pages_chosen);
+  const auto skipped = static_cast<double>(after.pages_skipped - before.pages_skipped);
+  if (chosen + skipped > 0) row->attended = chosen / (chosen + skipped);
 }
 
 json to_json(const Row& row) {
@@ -135,6 +164,11 @@ json to_json(const Row& row) {
           {"kld_mean", or_null(row.kld_mean)},
           {"kld_p999", or_null(row.kld_p999)},
           {"same_top1", or_null(row.same_top1)},
+          {"selection", row.selection},
+          {"sparse_prefill", row.sparse_prefill},
+          {"missed_mass", or_null(row.missed_mass)},
+          {"attended", or_null(row.attended)},
+          {"seconds_select", stats.select_seconds},
           {"needles", or_null(row.needles)},
           {"needles_found", or_null(row.needles_found)},
           {"synthetic", row.synthetic}};
@@ -152,7 +186,7 @@ void write_rows(const std::filesystem::path& path, const json& options, const st
 
 void print_table(const std::vector<Row>& rows) {
   std::vector<std::string> table(rows.size() + 1);
-  for (const Column& column : columns()) {
+  for (const Column& column : columns(rows)) {
     std::vector<std::string> cells{column.title};
     for (const Row& row : rows) cells.push_back(column.cell(row));
     size_t width = 0;

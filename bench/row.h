@@ -19,6 +19,8 @@ struct Row {
   std::optional<std::string> text;  // the name of what was read
   uint64_t context = 0;
   CodecPair codec{};
+  std::string selection = "none";  // of tokens that are written or scored
+  std::string sparse_prefill = "none";
   bool synthetic = false;
   uint64_t seed = 0;
   uint32_t threads = 0;
@@ -33,12 +35,18 @@ struct Row {
   std::optional<double> kld_mean;
   std::optional<double> kld_p999;
   std::optional<double> same_top1;
+  std::optional<double> missed_mass;  // selective runs: mean share of attention mass on pages left out
+  std::optional<double> attended;     // and the share of folded pages that was attended, of written tokens
   std::optional<uint32_t> needles;
   std::optional<uint32_t> needles_found;
 };
 
 // Takes the figures of a divergence over.
 void set_divergence(const qwen3::Divergence& divergence, Row* row);
+
+// How a run chose pages: what was chosen and missed between two readings of the cache's figures.
+void set_selection(const qwen3::CacheOptions& options, const quire_stats& before, const quire_stats& after,
+                   Row* row);
 
 nlohmann::json to_json(const Row& row);
 

@@ -26,6 +26,7 @@ struct ScaleOptions {
   uint32_t needles = 10;
   std::string fill = "text";
   std::string shape = "qwen3-0.6b";
+  std::string reference = "exact";
 
   std::vector<CodecPair> pairs() const {
     std::vector<CodecPair> out;
@@ -95,17 +96,26 @@ std::vector<Row> scale_synthetic(const ScaleOptions& options) {
       const SyntheticRun run{options.shape,  context,
                              options.decode, with_codec(options.common, pair),
                              pool,           report_to(progress)};
-      finish_row(options, run.run(), &rows);
+      for (Row& row : run.run()) finish_row(options, std::move(row), &rows);
     }
   }
   return rows;
+}
+
+// The reference attends every page; --reference sparse lets it choose while it reads the prompt.
+CommonOptions exact_options(const ScaleOptions& options) {
+  CommonOptions exact = options.common;
+  exact.cache.select = {};
+  if (options.reference != "sparse") exact.cache.prefill = {};
+  return exact;
 }
 
 // All codec pairs at one length; the reference runs first, also where it is not asked for.
 void scale_context(const ScaleOptions& options, const CacheSetup& setup, const Task& task,
                    qwen3::Decoder& decoder, Progress& progress, std::vector<Row>* rows) {
   std::vector<CodecPair> pairs = options.pairs();
-  const bool reference_wanted = std::any_of(pairs.begin(), pairs.end(), is_reference);
+  const bool reference_wanted =
+      !options.common.selects() && std::any_of(pairs.begin(), pairs.end(), is_reference);
   const auto label = [&](const CodecPair& pair) {
     progress.label(std::to_string(task.context()) + " tokens, " + pair.name());
   };
@@ -114,13 +124,23 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
     reference_task.decode = 0;
     reference_task.with_needles = false;
   }
+  if (options.reference == "none") {
+    for (const CodecPair& pair : pairs) {
+      label(pair);
+      const RealRun run{task, options.common, setup, pair, decoder, report_to(progress)};
+      finish_row(options, run.run_alone(), rows);
+    }
+    return;
+  }
   Reference reference{{temporary_folder(), decoder.model().config.vocab_size}};
   label(kReferenceCodec);
-  const RealRun reference_run{reference_task,  options.common, setup,
-                              kReferenceCodec, decoder,        report_to(progress)};
+  const CommonOptions exact = exact_options(options);
+  const CacheSetup exact_setup(exact, decoder);
+  const RealRun reference_run{reference_task,  exact,   exact_setup,
+                              kReferenceCodec, decoder, report_to(progress)};
   const Row reference_row = reference_run.run_reference(&reference);
   for (const CodecPair& pair : pairs) {
-    if (is_reference(pair)) {
+    if (reference_wanted && is_reference(pair)) {
       finish_row(options, reference_row, rows);
       continue;
     }
@@ -144,7 +164,8 @@ std::vector<Row> scale_text(const ScaleOptions& options) {
   qwen3::ThreadPool pool(options.common.threads);
   qwen3::Decoder decoder(model, pool);
   const CacheSetup setup(options.common, decoder);
-  const bool extra = std::none_of(pairs.begin(), pairs.end(), is_reference);
+  const bool extra = options.reference != "none" &&
+                     (options.common.selects() || std::none_of(pairs.begin(), pairs.end(), is_reference));
   Progress progress(total_work(options, pairs.size() + (extra ? 1 : 0)));
   std::vector<Row> rows;
   for (const Task& task : tasks) scale_context(options, setup, task, decoder, progress, &rows);
@@ -172,6 +193,11 @@ void add_options(CLI::App& app, ScaleOptions* options) {
   app.add_option("--fill", options->fill,
                  "text, or synthetic: generated keys and values instead of a prefill")
       ->check(CLI::IsMember({"text", "synthetic"}))
+      ->capture_default_str();
+  app.add_option("--reference", options->reference,
+                 "The bf16 run that others are measured against: exact; sparse: its prompt read with "
+                 "--sparse-prefill as well; or none (long texts)")
+      ->check(CLI::IsMember({"exact", "sparse", "none"}))
       ->capture_default_str();
   app.add_option("--shape", options->shape, "Geometry for --fill synthetic, e.g. qwen3-8b")
       ->capture_default_str();

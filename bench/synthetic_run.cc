@@ -78,6 +78,9 @@ class Filler {
     qwen3::check(quire_sequence_set_rope(sequence_, &rope), cache_);
   }
 
+  // Pages that queries attend from here on.
+  void select(const qwen3::SelectionOptions& selection) { selection_ = selection; }
+
   // Appends `count` tokens in every layer and, for one token, attends with a query.
   void pass(uint64_t count, bool with_query) {
     const quire_step_entry entry{sequence_, length_, count};
@@ -108,12 +111,18 @@ class Filler {
     quire_attend_args_init(&attend);
     attend.queries = tensor(queries_.data());
     attend.out = tensor(out_.data());
+    attend.selection = selection_.kind;
+    attend.select_pages = selection_.pages;
+    attend.select_mass = selection_.mass;
+    attend.select_window = selection_.window;
+    attend.select_check = selection_.check ? 1 : 0;
     const quire_status attended = quire_attend(step, layer, &attend);
     return attended != QUIRE_OK ? attended : quire_step_wait(step);
   }
 
   quire_cache* cache_;
   qwen3::CacheGeometry geometry_;
+  qwen3::SelectionOptions selection_;
   qwen3::Random random_;
   std::vector<float> keys_;
   std::vector<float> values_;
@@ -134,7 +143,7 @@ qwen3::CacheGeometry find_shape(const std::string& name) {
   throw qwen3::Error("there is no shape \"" + name + "\"; choose from " + known);
 }
 
-Row SyntheticRun::run() const {
+std::vector<Row> SyntheticRun::run() const {
   using Clock = std::chrono::steady_clock;
   reset_peak_rss();
   const qwen3::CacheGeometry geometry = find_shape(shape);
@@ -159,14 +168,23 @@ Row SyntheticRun::run() const {
   row.seed = options.seed;
   row.threads = options.threads;
   row.prefill_tok_s = static_cast<double>(context) / since(start);
-  for (uint32_t i = 0; i < decode; ++i) {
-    const auto token = Clock::now();
-    filler.pass(1, true);
-    row.decode_seconds.push_back(since(token));
+  std::vector<Row> rows;
+  for (const bool selective : {false, true}) {
+    if (selective && options.cache.select.kind == QUIRE_SELECT_NONE) break;
+    filler.select(selective ? options.cache.select : qwen3::SelectionOptions{});
+    const quire_stats before = cache.stats();
+    row.decode_seconds.clear();
+    for (uint32_t i = 0; i < decode; ++i) {
+      const auto token = Clock::now();
+      filler.pass(1, true);
+      row.decode_seconds.push_back(since(token));
+    }
+    row.stats = cache.stats();
+    row.peak_rss = peak_rss();
+    if (selective) set_selection(options.cache, before, row.stats, &row);
+    rows.push_back(row);
   }
-  row.stats = cache.stats();
-  row.peak_rss = peak_rss();
-  return row;
+  return rows;
 }
 
 }  // namespace quire::bench

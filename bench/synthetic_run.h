@@ -23,7 +23,8 @@ struct SyntheticRun {
   qwen3::ThreadPool& pool;
   std::function<void(uint64_t tokens)> on_progress;
 
-  Row run() const;
+  // A row of decoding over every page and, where a selection is asked for, one over selected pages.
+  std::vector<Row> run() const;
 };
 
 }  // namespace quire::bench

@@ -6,6 +6,7 @@
 #include "kvcache/os_memory.h"
 #include "offload/nvme_tier.h"
 #include "offload/open_engine.h"
+#include "quant/digest.h"
 
 namespace quire {
 namespace {
@@ -45,8 +46,9 @@ Status Engine::close() {
 
 CacheContext Engine::context() {
   const Clock& clock = options_.clock != nullptr ? *options_.clock : steady_clock_;
-  return {options_.config, *options_.kernels, *residency_, *host_budget_, *executor_,
-          clock,           counters_,         trace_.get()};
+  return {options_.config, *options_.kernels, *residency_,
+          *host_budget_,   *executor_,        clock,
+          counters_,       trace_.get(),      reinterpret_cast<float*>(seal_work_.data())};
 }
 
 // Checked when everything of fixed size has been reserved: what is left must do for one sequence, every other
@@ -59,7 +61,8 @@ Status Engine::check_budget() const {
   const uint64_t tails = uint64_t{config.layers} * (1 + config.recent_pages);
   const uint64_t replays = tails;
   const uint64_t frames = (tails + config.step_pages() - 1 + replays) * config.frame_bytes();
-  const uint64_t tables = kRecordBlockBytes + config.layers * kFirstTablePages * sizeof(Page*);
+  const uint64_t tables =
+      round_to_os_pages(residency_->record_block_bytes()) + config.layers * kFirstTablePages * sizeof(Page*);
   // From the device a page goes down by way of host memory.
   const uint64_t host_slots = options_.device_budget == 0 ? step_slots : page;
   const uint64_t need = frames + host_slots + tables;
@@ -104,6 +107,17 @@ Status Engine::build_mover(const CacheContext& context) {
   return {};
 }
 
+// Digests are of keys as they decode: every thread that seals needs room for a section of them.
+Status Engine::reserve_seal_work() {
+  const CacheConfig& config = options_.config;
+  if (!config.digests) return {};
+  const size_t bytes = size_t{executor_->threads()} * config.page_tokens * config.head_dim * sizeof(float);
+  Result<BudgetedBytes> work = BudgetedBytes::allocate(*host_budget_, Use::kWork, bytes);
+  if (!work.ok()) return work.status();
+  seal_work_ = std::move(*work);
+  return {};
+}
+
 Status Engine::build() {
   if (Status status = check_config(&options_.config); !status.ok()) return status;
   if (!options_.trace_path.empty()) {
@@ -119,7 +133,10 @@ Status Engine::build() {
     executor_ = std::make_unique<ThreadPool>(options_.threads);
   }
   device_ = create_cpu_device(options_.device);
-  residency_ = std::make_unique<Residency>(device_budget_.get(), *host_budget_, options_.config.kv_heads);
+  const CacheConfig& config = options_.config;
+  residency_ = std::make_unique<Residency>(device_budget_.get(), *host_budget_, config.kv_heads,
+                                           config.digests ? digest_bytes(config.head_dim) : 0);
+  if (Status status = reserve_seal_work(); !status.ok()) return status;
   if (Status status = build_mover(context()); !status.ok()) return status;
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
   if (!cache.ok()) return cache.status();

@@ -58,6 +58,7 @@ class Engine {
   Status build_mover(const CacheContext& context);
   CacheContext context();
   Status check_budget() const;
+  Status reserve_seal_work();
 
   // In order of construction: what comes later uses what comes before.
   EngineOptions options_;
@@ -69,6 +70,7 @@ class Engine {
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Device> device_;
   std::unique_ptr<Stream> copy_stream_;
+  BudgetedBytes seal_work_;
   std::unique_ptr<Residency> residency_;
   const char* io_name_ = "none";  // static storage
   std::unique_ptr<Mover> mover_;

@@ -92,8 +92,9 @@ AttendState Attender::partial(uint32_t row) const {
 Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
   Call call{step, layer, context_.config.layer[layer], args};
   release_strangers(*step);
-  plan_.build(context_.config, *step, args.window, args.row_mask);
+  plan_.build(context_.config, *step, args);
   Status status = prepare(call);
+  if (status.ok() && call.selective()) status = select(call);
   while (status.ok() && call.next_run < plan_.runs.size()) {
     status = hold_wave(call);
     if (!status.ok()) break;
@@ -152,10 +153,11 @@ bool Attender::hold_run(Call& call, size_t index) {
   const PageRun& wanted = plan_.runs[index];
   const Sequence& sequence = *call.step->entries[wanted.entry].sequence;
   const PageTable* table = sequence.layers[call.layer].table;
-  if (claim_ahead(table, wanted)) return true;
+  if (!call.selective() && claim_ahead(table, wanted)) return true;
   HeldRun run;
   const auto acquire = [&] {
-    return acquire_run(context_.residency, table, wanted.first_page, wanted.count, sequence.rope.epoch, &run);
+    return acquire_run(context_.residency, table, wanted.first_page, wanted.count, wanted.wanted,
+                       sequence.rope.epoch, &run);
   };
   Acquire got = acquire();
   // Nothing is under way that will give staging memory back: what is wanted last of what is ahead must.
@@ -208,8 +210,9 @@ void Attender::prefetch(const Sequence& sequence, uint32_t layer, uint32_t first
 
 void Attender::count_pages(const HeldRun& run) const {
   const auto misses = static_cast<uint64_t>(__builtin_popcount(run.loading));
+  const auto held = static_cast<uint64_t>(__builtin_popcount(run.wanted));
   context_.counters.page_misses.fetch_add(misses, std::memory_order_relaxed);
-  context_.counters.page_hits.fetch_add(run.count - misses, std::memory_order_relaxed);
+  context_.counters.page_hits.fetch_add(held - misses, std::memory_order_relaxed);
 }
 
 void Attender::read_ahead(Call& call) {
@@ -217,7 +220,8 @@ void Attender::read_ahead(Call& call) {
     if (!hold_run(call, call.held_until)) return;
     ++call.held_until;
   }
-  if (call.held_until < plan_.runs.size()) return;
+  // What the next layer's queries will choose is not known yet.
+  if (call.held_until < plan_.runs.size() || call.selective()) return;
   bool on_disk = false;
   {
     ResidencyLock lock = context_.residency.lock();
@@ -229,7 +233,8 @@ void Attender::read_ahead(Call& call) {
 Status Attender::miss(Call& call, const HeldRun& run, uint32_t page_in_run) {
   const uint32_t first = run.first_page + page_in_run;
   uint32_t count = 1;
-  while (page_in_run + count < run.count && run.bytes[page_in_run + count] == nullptr) ++count;
+  const auto lost = [&](uint32_t i) { return (run.wanted >> i & 1U) != 0 && run.bytes[i] == nullptr; };
+  while (page_in_run + count < run.count && lost(page_in_run + count)) ++count;
   const StepEntry& entry = call.step->entries[plan_.runs[call.next_run].entry];
   const uint64_t tokens = context_.config.page_tokens;
   call.step->miss = {entry.sequence, call.layer, first * tokens, count * tokens};
@@ -255,7 +260,7 @@ Status Attender::hold_wave(Call& call) {
     HeldRun& run = held_[call.wave];
     ready_run(context_.residency, &run);
     for (uint32_t i = 0; i < run.count; ++i) {
-      if (run.bytes[i] != nullptr) continue;
+      if (run.bytes[i] != nullptr || (run.wanted >> i & 1U) == 0) continue;
       call.next_run += call.wave;  // miss() names the entry of this run
       return miss(call, run, i);
     }

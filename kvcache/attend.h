@@ -4,7 +4,8 @@
 // staging memory while the wave before was computed); a lane of the executor takes (tile, wave) or (tile,
 // run) units. Each (tile, run) gives one partial, and partials merge in position order, so that results have
 // the same bits for any number of threads, any chunking and any place of the pages. When the last run of a
-// layer is held, loading goes on with the next layer's. What bounds it: for decode reading the folded bytes,
+// layer is held, loading goes on with the next layer's, unless pages are selected: then each layer's choice
+// comes first (attend_select.cc). What bounds it: for decode reading the folded bytes,
 // for prefill the integer dots (quant/cpu). Thread safety: called on the compute stream.
 #pragma once
 
@@ -16,6 +17,19 @@
 #include "kvcache/page_reader.h"
 
 namespace quire {
+
+// The room that choosing pages works in, for one call.
+struct SelectionSpace {
+  uint16_t* chosen = nullptr;  // [tiles][run_words]: bit i of word w: page w * kRunPages + i is attended
+  float* left_out = nullptr;   // [rows]: see choose_pages; of a tile's first group() rows
+  float* folded = nullptr;     // [rows]: log2 of the mass on folded pages that were attended
+  float* rest_m = nullptr;     // [rows]: the pages left out, attended apart to check: m and l of their state
+  float* rest_l = nullptr;     // [rows]
+  uint8_t* lanes = nullptr;    // [threads][lane_bytes]
+  size_t lane_bytes = 0;
+  size_t run_words = 0;
+  uint32_t pages = 0;  // that a lane has room for
+};
 
 class Attender {
  public:
@@ -54,6 +68,13 @@ class Attender {
   void compute_wave(Call& call);
   void wave_angles(const Call& call);
   Status prepare(Call& call);
+  Status select(Call& call);
+  Status reserve_selection(const Call& call);
+  void select_tile(const Call& call, uint32_t tile_index, uint8_t* work);
+  void keep_wanted(Call& call);
+  uint32_t chosen_of(const Tile& tile, const PageRun& run) const;
+  void note_folded(const Tile& tile) const;
+  void note_missed(const Call& call, const Tile& tile) const;
   void finish(Call& call);
   void attend_own_pages(Call& call, const Tile& tile, const Lane& lane);
 
@@ -61,8 +82,11 @@ class Attender {
   void finish_tile(const Call& call, const Tile& tile) const;
   const uint8_t* section_of(const Call& call, const HeldRun& run, uint32_t page, uint32_t kv_head) const;
   const uint8_t* first_section(const Call& call, const Tile& tile, size_t wave_index) const;
-  void attend_run(const Call& call, const Tile& tile, size_t wave_index, const uint8_t* next,
+  void attend_run(const Call& call, const Tile& tile, size_t wave_index, uint32_t pages, const uint8_t* next,
                   const Lane& lane, const AttendState& state) const;
+  uint32_t seen_pages(const Call& call, const Tile& tile, size_t wave_index) const;
+  uint32_t attended_pages(const Call& call, const Tile& tile, size_t wave_index) const;
+  void attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const;
   Lane lane(uint32_t index) const;
   AttendState state_of(const Tile& tile) const;
   AttendState partial(uint32_t row) const;
@@ -77,6 +101,8 @@ class Attender {
   size_t lane_bytes_ = 0;
   size_t scratch_bytes_ = 0;
   uint32_t partial_rows_ = 0;
+  BudgetedBytes selection_;  // grows with the context
+  SelectionSpace space_;     // its parts
   AttendPlan plan_;
   std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
   std::deque<HeldRun> ahead_;  // of what is attended next

@@ -1,13 +1,22 @@
-// What the two halves of attention share: attend.cc holds pages and cuts the work into waves, attend_tiles.cc
-// computes them. Included by these two alone. Thread safety: a Lane belongs to one thread; a Call is written
-// between waves only.
+// What the parts of attention share: attend.cc holds pages and cuts the work into waves, attend_tiles.cc
+// computes them, attend_select.cc chooses pages. Included by these alone. Thread safety: a Lane belongs to
+// one thread; a Call is written between waves only.
 #pragma once
+
+#include <algorithm>
+#include <limits>
 
 #include "kvcache/attend.h"
 
 namespace quire {
 
 inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
+
+inline void clear_state(const AttendState& state, uint32_t rows, uint32_t dim) {
+  std::fill_n(state.o, size_t{rows} * dim, 0.0F);
+  std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
+  std::fill_n(state.l, rows, 0.0F);
+}
 
 // What one thread of a wave works with.
 struct Attender::Lane {
@@ -31,6 +40,9 @@ struct Attender::Call {
 
   const StepEntry& entry(const Tile& tile) const { return step->entries[tile.entry]; }
   const Rope& rope(const Tile& tile) const { return entry(tile).sequence->rope; }
+  const PageTable& table(const Tile& tile) const { return *entry(tile).sequence->layers[layer].table; }
+  bool selective() const { return args.selection.kind != SelectionKind::kNone; }
+  bool checked() const { return selective() && args.selection.check; }
 };
 
 }  // namespace quire

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "kvcache/page_reader.h"
+
 namespace quire {
 namespace {
 
@@ -17,19 +19,21 @@ Tile make_tile(const CacheConfig& config, uint64_t window, uint64_t position) {
 }
 
 // Tiles of one entry for kv head 0; the other heads repeat them.
-void cut_tiles(const CacheConfig& config, const StepEntry& entry, uint64_t window, const uint8_t* row_mask,
+void cut_tiles(const CacheConfig& config, const StepEntry& entry, const AttendArgs& args,
                std::vector<Tile>* tiles) {
   const uint32_t most_tokens = std::max(1U, kMaxTileRows / config.group());
+  const uint8_t* start = args.selection.kind == SelectionKind::kNone ? nullptr : args.selection.start;
   bool open = false;
   for (uint64_t i = 0; i < entry.count; ++i) {
     const auto token = static_cast<uint32_t>(entry.token_offset + i);
     const uint64_t position = entry.first + i;
-    if (row_mask != nullptr && row_mask[token] == 0) {
+    if (args.row_mask != nullptr && args.row_mask[token] == 0) {
       open = false;
       continue;
     }
-    if (!open || position % config.page_tokens == 0 || tiles->back().tokens == most_tokens) {
-      tiles->push_back(make_tile(config, window, position));
+    const bool starts = start != nullptr && start[token] != 0;
+    if (!open || starts || position % config.page_tokens == 0 || tiles->back().tokens == most_tokens) {
+      tiles->push_back(make_tile(config, args.window, position));
       tiles->back().token = token;
       open = true;
     }
@@ -48,21 +52,20 @@ void cut_runs(uint32_t entry, const std::vector<Tile>& tiles, size_t first, std:
   }
   while (begin < end) {
     const uint32_t stop = std::min(end, (begin / kRunPages + 1) * kRunPages);
-    runs->push_back({entry, begin, stop - begin});
+    runs->push_back({entry, begin, stop - begin, all_pages(stop - begin)});
     begin = stop;
   }
 }
 
 }  // namespace
 
-void AttendPlan::build(const CacheConfig& config, const Step& step, uint64_t window,
-                       const uint8_t* row_mask) {
+void AttendPlan::build(const CacheConfig& config, const Step& step, const AttendArgs& args) {
   tiles.clear();
   runs.clear();
   rows = 0;
   for (uint32_t e = 0; e < step.entries.size(); ++e) {
     const size_t first = tiles.size();
-    cut_tiles(config, step.entries[e], window, row_mask, &tiles);
+    cut_tiles(config, step.entries[e], args, &tiles);
     const size_t per_head = tiles.size() - first;
     for (uint32_t head = 1; head < config.kv_heads; ++head) {
       for (size_t i = 0; i < per_head; ++i) {

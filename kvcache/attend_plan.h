@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kvcache/select.h"
 #include "kvcache/step.h"
 
 namespace quire {
@@ -17,6 +18,7 @@ struct AttendArgs {
   uint64_t window;          // 0: all
   float* lse;               // [n][query_heads] or nullptr
   const uint8_t* row_mask;  // [n] or nullptr
+  Selection selection{};
 };
 
 // Query tokens that stand in one page, for one kv head: they see the same folded pages. Row = token * group +
@@ -39,6 +41,7 @@ struct PageRun {
   uint32_t entry;
   uint32_t first_page;
   uint32_t count;
+  uint32_t wanted;  // bit i: page first_page + i is attended by some tile
 };
 
 struct AttendPlan {
@@ -46,7 +49,8 @@ struct AttendPlan {
   std::vector<PageRun> runs;  // by entry, in position order
   uint32_t rows = 0;          // of all tiles
 
-  void build(const CacheConfig& config, const Step& step, uint64_t window, const uint8_t* row_mask);
+  // Where args.selection.start is set, a tile begins there, too.
+  void build(const CacheConfig& config, const Step& step, const AttendArgs& args);
 };
 
 // The lowest position that a query sees.

@@ -2,23 +2,14 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstring>
-#include <limits>
 #include <numbers>
 #include <string>
 
 #include "kvcache/attend_call.h"
 
 namespace quire {
-namespace {
-
-void clear_state(const AttendState& state, uint32_t rows, uint32_t dim) {
-  std::fill_n(state.o, size_t{rows} * dim, 0.0F);
-  std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
-  std::fill_n(state.l, rows, 0.0F);
-}
-
-}  // namespace
 
 void Attender::wave_angles(const Call& call) {
   const uint32_t dim = context_.config.head_dim;
@@ -41,26 +32,43 @@ const uint8_t* Attender::section_of(const Call& call, const HeldRun& run, uint32
   return run.bytes[page - run.first_page] + layout.header_bytes + size_t{kv_head} * layout.section.bytes;
 }
 
-// Where attend_run begins to read; nullptr when the tile sees nothing of the run.
-const uint8_t* Attender::first_section(const Call& call, const Tile& tile, size_t wave_index) const {
+// Bit i: page first_page + i of the run is visible to the tile.
+uint32_t Attender::seen_pages(const Call& call, const Tile& tile, size_t wave_index) const {
   const HeldRun& run = held_[wave_index];
   const uint32_t begin = std::max(run.first_page, tile.fold_begin);
   const uint32_t end = std::min(run.first_page + run.count, tile.fold_end);
-  const bool sees = tile.entry == plan_.runs[call.next_run + wave_index].entry && begin < end;
-  return sees ? section_of(call, run, begin, tile.kv_head) : nullptr;
+  if (tile.entry != plan_.runs[call.next_run + wave_index].entry || begin >= end) return 0;
+  return all_pages(end - begin) << (begin - run.first_page);
 }
 
-// next: what the lane attends afterwards, to be prefetched; may be null.
-void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index, const uint8_t* next,
-                          const Lane& lane, const AttendState& state) const {
+// Of these, the ones that the tile attends.
+uint32_t Attender::attended_pages(const Call& call, const Tile& tile, size_t wave_index) const {
+  const uint32_t seen = seen_pages(call, tile, wave_index);
+  return call.selective() ? seen & chosen_of(tile, plan_.runs[call.next_run + wave_index]) : seen;
+}
+
+// Where attend_run begins to read; nullptr when the tile attends nothing of the run.
+const uint8_t* Attender::first_section(const Call& call, const Tile& tile, size_t wave_index) const {
+  const uint32_t pages = attended_pages(call, tile, wave_index);
+  const HeldRun& run = held_[wave_index];
+  const auto first = static_cast<uint32_t>(std::countr_zero(pages));
+  return pages == 0 ? nullptr : section_of(call, run, run.first_page + first, tile.kv_head);
+}
+
+// wanted: bit i stands for page first_page + i of the run. next: what the lane attends afterwards, to be
+// prefetched; may be null.
+void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index, uint32_t wanted,
+                          const uint8_t* next, const Lane& lane, const AttendState& state) const {
   const CacheConfig& config = context_.config;
   const HeldRun& run = held_[wave_index];
-  const uint32_t begin = std::max(run.first_page, tile.fold_begin);
-  const uint32_t end = std::min(run.first_page + run.count, tile.fold_end);
   std::array<SectionRef, kRunPages> sections;
-  for (uint32_t p = begin; p < end; ++p) {
+  std::array<uint32_t, kRunPages> page_of;
+  uint32_t count = 0;
+  for (; wanted != 0; wanted &= wanted - 1, ++count) {
+    const uint32_t p = run.first_page + static_cast<uint32_t>(std::countr_zero(wanted));
     const SectionEntry& entry = run.pages[p - run.first_page]->entries[tile.kv_head];
-    sections[p - begin] = {section_of(call, run, p, tile.kv_head), entry.key_param, entry.value_param};
+    page_of[count] = p;
+    sections[count] = {section_of(call, run, p, tile.kv_head), entry.key_param, entry.value_param};
   }
 
   const Sequence& sequence = *call.entry(tile).sequence;
@@ -77,11 +85,16 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
   QueryTile rows{q_ + size_t{tile.row} * config.head_dim, tile.rows, nullptr};
   // Pages below this are outside the window of some row.
   const uint64_t masked_below = first_visible(tile.position + tile.tokens - 1, call.args.window);
-  for (uint32_t p = begin; p < end;) {
+  for (uint32_t i = 0; i < count;) {
+    const uint32_t p = page_of[i];
     const uint64_t position = uint64_t{p} * config.page_tokens;
     const uint32_t sinks = call.config.kind_of(p).sink_tokens;
     const bool masked = position < masked_below;
-    const uint32_t stop = masked || sinks > 0 ? p + 1 : end;
+    // Angles lie page by page: sections that are turned back must be neighbours.
+    uint32_t stop = i + 1;
+    const bool turned = config.key_space == KeySpace::kPreRope;
+    while (stop < count && !masked && sinks == 0 && (!turned || page_of[stop] == page_of[stop - 1] + 1))
+      ++stop;
     rows.first_token = masked ? lane.begin : nullptr;
     for (uint32_t r = 0; masked && r < tile.rows; ++r) {
       const uint64_t first = first_visible(tile.position + r / config.group(), call.args.window);
@@ -96,10 +109,10 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
                             config.shape(),
                             call.config.layout_of(p).section,
                             config.key_space == KeySpace::kPreRope ? &rotation : nullptr,
-                            stop < end ? sections[stop - begin].section : next};
-    context_.kernels.attend_folded(pages, std::span(sections).subspan(p - begin, stop - p), rows, state,
+                            stop < count ? sections[stop].section : next};
+    context_.kernels.attend_folded(pages, std::span(sections).subspan(i, stop - i), rows, state,
                                    lane.scratch);
-    p = stop;
+    i = stop;
   }
 }
 
@@ -112,7 +125,8 @@ void Attender::compute_wave(Call& call) {
   const auto tiles = static_cast<uint32_t>(plan_.tiles.size());
   // With few tiles the runs of the wave are computed side by side and merged afterwards; else a lane takes a
   // tile and merges as it goes. Both merge the same partials in the same order.
-  const bool split = tiles < 2 * threads && call.wave > 1 && call.wave * plan_.rows <= partial_rows_;
+  const bool split =
+      tiles < 2 * threads && call.wave > 1 && call.wave * plan_.rows <= partial_rows_ && !call.checked();
   const auto runs = static_cast<uint32_t>(call.wave);
   const uint32_t units = split ? tiles * runs : tiles;
   const auto tile_of = [&](uint32_t unit) -> const Tile& { return plan_.tiles[split ? unit / runs : unit]; };
@@ -132,10 +146,11 @@ void Attender::compute_wave(Call& call) {
       for (uint32_t w = split ? u % runs : 0; w < runs; ++w) {
         const AttendState part = split ? partial(w * plan_.rows + tile.row) : mine.partial;
         clear_state(part, tile.rows, dim);
-        const bool sees = first_section(call, tile, w) != nullptr;
-        if (sees) attend_run(call, tile, w, section_after(tile, w), mine, part);
+        const uint32_t pages = attended_pages(call, tile, w);
+        if (pages != 0) attend_run(call, tile, w, pages, section_after(tile, w), mine, part);
         if (split) break;
         context_.kernels.merge(state_of(tile), part, tile.rows, dim);
+        if (call.checked()) attend_rest(call, tile, w, mine);
       }
     }
   });
@@ -241,6 +256,7 @@ void Attender::finish_tile(const Call& call, const Tile& tile) const {
   const CacheConfig& config = context_.config;
   const uint32_t dim = config.head_dim;
   const AttendState state = state_of(tile);
+  if (call.selective()) note_missed(call, tile);
   // m is not needed any more: it takes the log-sum-exp.
   context_.kernels.finish(state, tile.rows, dim, call.args.lse == nullptr ? nullptr : state.m);
   if (in_rotated_space(call.config.value_codec)) context_.kernels.rotate(state.o, tile.rows, dim, nullptr);
@@ -259,6 +275,7 @@ void Attender::finish(Call& call) {
     const BusyTime busy(context_.clock, context_.counters.attend_nanoseconds);
     const Lane mine = lane(lane_index);
     for (uint32_t i = next.fetch_add(1); i < tiles; i = next.fetch_add(1)) {
+      if (call.selective()) note_folded(plan_.tiles[i]);
       attend_own_pages(call, plan_.tiles[i], mine);
       finish_tile(call, plan_.tiles[i]);
     }

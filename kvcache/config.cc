@@ -33,6 +33,11 @@ Status check_geometry(const CacheConfig& c) {
   if (c.max_step_tokens == 0 || c.max_step_tokens > 65536) {
     return invalid("max_step_tokens is " + std::to_string(c.max_step_tokens) + "; use 1..65536");
   }
+  if (c.digests && c.key_space != KeySpace::kPostRope) {
+    return invalid(
+        "digests are of keys as queries meet them, and pre_rope keys are rotated only when they are read; "
+        "set digests to 0 or use post_rope");
+  }
   return {};
 }
 

@@ -48,6 +48,7 @@ struct CacheConfig {
   uint32_t recent_pages = 0;
   KeySpace key_space = KeySpace::kPostRope;
   uint32_t max_step_tokens = 512;
+  bool digests = false;            // kept of every page, for selection; post_rope only
   std::vector<LayerConfig> layer;  // [layers]
 
   uint32_t group() const { return query_heads / kv_heads; }

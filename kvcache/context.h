@@ -15,12 +15,20 @@
 
 namespace quire {
 
+inline constexpr double kMissedUnits = 1 << 30;  // of CacheCounters::missed_units, per share of 1
+
 struct CacheCounters {
   std::atomic<uint64_t> page_hits{0};           // pages attended where they lay in memory
   std::atomic<uint64_t> page_misses{0};         // pages that were read from below
   std::atomic<uint64_t> encode_nanoseconds{0};  // busy time over all threads
   std::atomic<uint64_t> attend_nanoseconds{0};
   std::atomic<uint64_t> wait_nanoseconds{0};  // attention stood still for reads
+  // Of selective attention: pages per tile and kv head, and the shares of mass that rows missed.
+  std::atomic<uint64_t> pages_chosen{0};
+  std::atomic<uint64_t> pages_skipped{0};
+  std::atomic<uint64_t> selected_rows{0};
+  std::atomic<uint64_t> missed_units{0};
+  std::atomic<uint64_t> select_nanoseconds{0};
 };
 
 // Adds the time between its construction and its destruction to a counter.
@@ -48,7 +56,8 @@ struct CacheContext {
   Executor& executor;
   const Clock& clock;
   CacheCounters& counters;
-  Trace* trace;  // may be null
+  Trace* trace;      // may be null
+  float* seal_work;  // [threads][page_tokens][head_dim], null without digests
 };
 
 inline bool in_rotated_space(CodecId codec) { return find_codec(codec)->space == CodecSpace::kRotated; }

@@ -13,13 +13,14 @@ void pin_page(Residency& residency, ResidencyLock& lock, HeldRun* run, uint32_t 
 
 // Looks up the pages and starts the load; pins nothing.
 Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* table, uint32_t first_page,
-                 uint32_t count, uint32_t rope_epoch, HeldRun* run) {
+                 uint32_t count, uint32_t wanted, uint32_t rope_epoch, HeldRun* run) {
   std::array<Page*, kRunPages> missing{};
   uint32_t missing_count = 0;
   *run = {};
   for (uint32_t i = 0; i < count; ++i) {
     Page* page = table->pages[first_page + i];
     run->pages[i] = page;
+    if ((wanted >> i & 1U) == 0) continue;
     if (page->rope_epoch != rope_epoch) continue;
     run->bytes[i] = page->memory();
     if (run->bytes[i] == nullptr && page->on_disk) {
@@ -37,23 +38,27 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
   run->table = table;
   run->first_page = first_page;
   run->count = count;
+  run->wanted = wanted;
   return Acquire::kHeld;
 }
 
 }  // namespace
 
 Acquire acquire_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t rope_epoch, HeldRun* run) {
+                    uint32_t wanted, uint32_t rope_epoch, HeldRun* run) {
   ResidencyLock lock = residency.lock();
-  const Acquire result = open_run(lock, residency, table, first_page, count, rope_epoch, run);
-  for (uint32_t i = 0; i < run->count; ++i) pin_page(residency, lock, run, i);
+  const Acquire result = open_run(lock, residency, table, first_page, count, wanted, rope_epoch, run);
+  for (uint32_t i = 0; i < run->count; ++i) {
+    if ((run->wanted >> i & 1U) != 0) pin_page(residency, lock, run, i);
+  }
   return result;
 }
 
 Acquire preload_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
                     uint32_t rope_epoch, HeldRun* run) {
   ResidencyLock lock = residency.lock();
-  const Acquire result = open_run(lock, residency, table, first_page, count, rope_epoch, run);
+  const Acquire result =
+      open_run(lock, residency, table, first_page, count, all_pages(count), rope_epoch, run);
   for (uint32_t i = 0; i < run->count; ++i) {
     if ((run->loading >> i & 1U) != 0) pin_page(residency, lock, run, i);
   }
@@ -112,7 +117,7 @@ Result<const uint8_t*> PageReader::read(const PageTable* table, uint32_t page) {
     ResidencyLock lock = residency_.lock();
     epoch = table->pages[page]->rope_epoch;
   }
-  while (acquire_run(residency_, table, page, 1, epoch, &run_) == Acquire::kNoStaging) {
+  while (acquire_run(residency_, table, page, 1, all_pages(1), epoch, &run_) == Acquire::kNoStaging) {
     if (Status status = residency_.pager()->wait_staging(); !status.ok()) return status;
   }
   ready_run(residency_, &run_);

@@ -22,6 +22,7 @@ struct HeldRun {
   LoadId load;                                    // of the pages that were not in memory
   uint32_t loading = 0;                           // bit i: page i comes with the load
   uint32_t pinned = 0;                            // bit i: page i is pinned here
+  uint32_t wanted = 0;                            // bit i: page i is held; the others get no bytes
 };
 
 enum class Acquire : uint8_t {
@@ -29,13 +30,16 @@ enum class Acquire : uint8_t {
   kNoStaging,  // no staging memory is free: release something first
 };
 
-// Pins the pages and starts loading those that are not in memory. Pages that are lost or of another rope
-// epoch get no bytes. The run holds nothing after kNoStaging.
+// All pages of a run.
+constexpr uint32_t all_pages(uint32_t count) { return (2U << (count - 1)) - 1; }
+
+// Pins the wanted pages and starts loading those that are not in memory. Pages that are lost or of another
+// rope epoch get no bytes. The run holds nothing after kNoStaging.
 Acquire acquire_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t rope_epoch, HeldRun* run);
-// Only starts the loading: pages in memory are not pinned, so that they may still move down. claim_run turns
-// the run into an acquired one, or returns false when the table or a place has changed; the run is released
-// then.
+                    uint32_t wanted, uint32_t rope_epoch, HeldRun* run);
+// Only starts the loading, of all pages: pages in memory are not pinned, so that they may still move down.
+// claim_run turns the run into an acquired one, or returns false when the table or a place has changed; the
+// run is released then.
 Acquire preload_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
                     uint32_t rope_epoch, HeldRun* run);
 bool claim_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,

@@ -5,7 +5,7 @@
 // a slot in device memory, a slot in host memory, a place on disk; it is lost when the set is empty.
 // `entries` are the checksums that bytes read back must match. Thread safety: everything here is guarded by
 // Residency's lock, except `entries`, `layer`, `index` and `bytes`, which do not change while the page is in
-// a table.
+// a table, and `digests`, which only the compute stream touches. They stay when the page's bytes are lost.
 #pragma once
 
 #include <array>
@@ -25,6 +25,7 @@ struct Page {
   std::array<uint8_t*, 2> slot{};   // by MemoryTier
   Place place;                      // meaningful when on_disk
   SectionEntry* entries = nullptr;  // [kv_heads], behind this record
+  uint8_t* digests = nullptr;       // [kv_heads][digest_bytes], behind the entries, or null
   uint64_t stream = 0;              // the table that sealed it: its disk copies lie beside that table's
   uint32_t index = 0;               // page index in its sequences
   uint32_t bytes = 0;

@@ -14,8 +14,6 @@ constexpr size_t kChunkBytes = size_t{256} << 10;
 // frame is held back from pages that need the room.
 constexpr size_t kFrameChunkBytes = 1;
 
-size_t record_bytes(uint32_t kv_heads) { return sizeof(Page) + kv_heads * sizeof(SectionEntry); }
-
 }  // namespace
 
 // Keeps the counts true across a change of one page's places.
@@ -48,8 +46,11 @@ struct Residency::Counted {
   Page* page;
 };
 
-Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads)
-    : host_budget_(host_budget), kv_heads_(kv_heads), frames_(host_budget, Use::kTails, kFrameChunkBytes) {
+Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes)
+    : host_budget_(host_budget),
+      kv_heads_(kv_heads),
+      digest_bytes_(digest_bytes),
+      frames_(host_budget, Use::kTails, kFrameChunkBytes) {
   if (device_budget != nullptr) {
     pools_[0] = std::make_unique<SlotPool>(*device_budget, Use::kPages, kChunkBytes);
   }
@@ -111,15 +112,29 @@ Status Residency::grow(ResidencyLock& lock, PageTable* table, size_t pages) {
 
 // ---- records ----
 
-Status Residency::add_records(ResidencyLock& lock) {
-  Result<BudgetedBytes> block = BudgetedBytes::allocate(host_budget_, Use::kTables, kRecordBlockBytes);
+// A page, its checksums, its digests.
+size_t Residency::record_bytes() const {
+  const size_t bytes = sizeof(Page) + kv_heads_ * (sizeof(SectionEntry) + digest_bytes_);
+  return (bytes + alignof(Page) - 1) / alignof(Page) * alignof(Page);
+}
+
+size_t Residency::record_block_bytes() const { return std::max(kRecordBlockBytes, record_bytes()); }
+
+Result<BudgetedBytes> Residency::new_bytes(ResidencyLock& lock, Use use, size_t bytes, const char* what) {
+  Result<BudgetedBytes> block = BudgetedBytes::allocate(host_budget_, use, bytes);
   while (!block.ok()) {
-    const Status status = make_room(lock, MemoryTier::kHost, 0, "page records");
+    const Status status = make_room(lock, MemoryTier::kHost, 0, what);
     if (!status.ok()) return status;
-    block = BudgetedBytes::allocate(host_budget_, Use::kTables, kRecordBlockBytes);
+    block = BudgetedBytes::allocate(host_budget_, use, bytes);
   }
-  const size_t stride = record_bytes(kv_heads_);
-  const size_t count = kRecordBlockBytes / stride;
+  return block;
+}
+
+Status Residency::add_records(ResidencyLock& lock) {
+  Result<BudgetedBytes> block = new_bytes(lock, Use::kTables, record_block_bytes(), "page records");
+  if (!block.ok()) return block.status();
+  const size_t stride = record_bytes();
+  const size_t count = record_block_bytes() / stride;
   free_records_.reserve(free_records_.size() + count + record_blocks_.size() * count);
   for (size_t i = 0; i < count; ++i) {
     free_records_.push_back(reinterpret_cast<Page*>(block->data() + i * stride));
@@ -137,6 +152,7 @@ Result<Page*> Residency::new_page(ResidencyLock& lock, const PageTable& table, u
   free_records_.pop_back();
   Page* page = new (memory) Page();
   page->entries = reinterpret_cast<SectionEntry*>(page + 1);
+  if (has_digests()) page->digests = reinterpret_cast<uint8_t*>(page->entries + kv_heads_);
   page->refs = 1;
   page->index = index;
   page->layer = static_cast<uint16_t>(table.layer);

@@ -23,7 +23,7 @@ namespace quire {
 
 // Newest pages per table that a choice looks at: a bound on the time under the lock.
 inline constexpr uint32_t kChoiceWindow = 128;
-// Page records come in blocks of this size; a page table starts with room for this many pages.
+// Page records come in blocks of at least this size; a page table starts with room for this many pages.
 inline constexpr size_t kRecordBlockBytes = size_t{64} << 10;
 inline constexpr size_t kFirstTablePages = 64;
 
@@ -40,7 +40,8 @@ struct ResidencyCounts {
 class Residency {
  public:
   // device_budget may be null: pages are then sealed into host memory. Both outlive this.
-  Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads);
+  // digest_bytes: kept beside every page record, of one kv head; 0: no digests.
+  Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes = 0);
   ~Residency();
   Residency(const Residency&) = delete;
   Residency& operator=(const Residency&) = delete;
@@ -50,6 +51,10 @@ class Residency {
   void set_pager(Pager* pager) { pager_ = pager; }
   Pager* pager() const { return pager_; }
   uint32_t kv_heads() const { return kv_heads_; }
+  bool has_digests() const { return digest_bytes_ > 0; }
+  size_t digest_bytes() const { return digest_bytes_; }
+  // Page records are allocated in blocks of this size.
+  size_t record_block_bytes() const;
 
   // ---- tables ----
   PageTable* new_table(ResidencyLock& lock, uint32_t layer);
@@ -73,6 +78,9 @@ class Residency {
   // Puts another page at an index of this table only.
   Status replace(ResidencyLock& lock, PageTable* table, uint32_t index, uint8_t* slot, uint32_t bytes,
                  uint32_t rope_epoch, std::span<const SectionEntry> entries);
+
+  // Host memory of the caller's, making room if it must. May release and take the lock again.
+  Result<BudgetedBytes> new_bytes(ResidencyLock& lock, Use use, size_t bytes, const char* what);
 
   // ---- frames: unfolded pages, in host memory ----
   Result<float*> new_frame(ResidencyLock& lock, uint32_t bytes);
@@ -101,6 +109,7 @@ class Residency {
  private:
   struct Counted;
   Result<Page*> new_page(ResidencyLock& lock, const PageTable& table, uint32_t index, uint32_t bytes);
+  size_t record_bytes() const;
   void release(ResidencyLock& lock, Page* page);
   void unref(ResidencyLock& lock, Page* page);
   Status grow(ResidencyLock& lock, PageTable* table, size_t pages);
@@ -111,6 +120,7 @@ class Residency {
   std::mutex mutex_;
   Budget& host_budget_;
   uint32_t kv_heads_;
+  size_t digest_bytes_;
   Pager* pager_ = nullptr;
   std::array<std::unique_ptr<SlotPool>, 2> pools_;  // by MemoryTier
   SlotPool frames_;

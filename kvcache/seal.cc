@@ -1,9 +1,11 @@
 #include "kvcache/seal.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <vector>
 
+#include "quant/digest.h"
 #include "quant/section_exponent.h"
 
 namespace quire {
@@ -52,6 +54,21 @@ void encode_section(const CacheContext& context, const SealJob& job, uint32_t he
   entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
 }
 
+// Of what attention will read: the keys as they decode, and the sinks. rows: [page_tokens][head_dim], work
+// space.
+void digest_section(const CacheContext& context, const SealJob& job, uint32_t head, const uint8_t* page,
+                    const SectionEntry& entry, float* rows, uint8_t* digest) {
+  const CacheConfig& config = context.config;
+  const LayerConfig& layer = config.layer[job.layer];
+  const PageLayout& layout = layer.layout_of(job.page);
+  const uint8_t* section = page + layout.header_bytes + size_t{head} * layout.section.bytes;
+  const SideView keys{section + layout.section.key_codes, section + layout.section.key_meta, entry.key_param};
+  context.kernels.decode_key(layer.key_side(), config.shape(), keys, rows);
+  const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
+  context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(job.page).sink_tokens} * config.head_dim, rows);
+  make_digest(rows, config.shape(), digest);
+}
+
 void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
                   uint8_t* page) {
   const LayerConfig& layer = context.config.layer[job.layer];
@@ -65,19 +82,22 @@ void write_header(const CacheContext& context, const SealJob& job, std::span<con
 
 // A sealed page of another rope epoch belongs to forks that keep that epoch: it is replaced, not changed.
 Status publish_page(const CacheContext& context, const SealJob& job, uint8_t* slot,
-                    std::span<const SectionEntry> entries) {
+                    std::span<const SectionEntry> entries, std::span<const uint8_t> digests) {
   Residency& residency = context.residency;
   const uint32_t bytes = context.config.layer[job.layer].layout_of(job.page).bytes;
   const uint32_t epoch = job.sequence->rope.epoch;
   ResidencyLock lock = residency.lock();
   PageTable* table = job.sequence->layers[job.layer].table;
-  if (job.page == table->pages.size()) return residency.publish(lock, table, slot, bytes, epoch, entries);
-  Page* page = table->pages[job.page];
-  if (page->lost()) {
+  Status status;
+  if (job.page == table->pages.size()) {
+    status = residency.publish(lock, table, slot, bytes, epoch, entries);
+  } else if (Page* page = table->pages[job.page]; page->lost()) {
     residency.restore(lock, page, slot, epoch, entries);
-    return {};
+  } else {
+    status = residency.replace(lock, table, job.page, slot, bytes, epoch, entries);
   }
-  return residency.replace(lock, table, job.page, slot, bytes, epoch, entries);
+  if (status.ok()) std::copy(digests.begin(), digests.end(), table->pages[job.page]->digests);
+  return status;
 }
 
 void free_slots(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots) {
@@ -118,14 +138,27 @@ Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
   const uint32_t heads = context.config.kv_heads;
   Result<std::vector<uint8_t*>> slots = allocate_slots(context, jobs);
   if (!slots.ok()) return slots.status();
+  const size_t digest_bytes = context.residency.digest_bytes();
   std::vector<SectionEntry> entries(jobs.size() * heads);
-  parallel_for(context.executor, static_cast<uint32_t>(jobs.size()) * heads, [&](uint32_t i) {
-    encode_section(context, jobs[i / heads], i % heads, (*slots)[i / heads], &entries[i]);
+  std::vector<uint8_t> digests(entries.size() * digest_bytes);
+  const auto units = static_cast<uint32_t>(entries.size());
+  std::atomic<uint32_t> next{0};
+  parallel_for(context.executor, std::min(units, context.executor.threads()), [&](uint32_t lane) {
+    float* rows = context.seal_work;
+    if (rows != nullptr) rows += size_t{lane} * context.config.page_tokens * context.config.head_dim;
+    for (uint32_t i = next.fetch_add(1); i < units; i = next.fetch_add(1)) {
+      const SealJob& job = jobs[i / heads];
+      encode_section(context, job, i % heads, (*slots)[i / heads], &entries[i]);
+      if (digest_bytes == 0) continue;
+      digest_section(context, job, i % heads, (*slots)[i / heads], entries[i], rows,
+                     digests.data() + i * digest_bytes);
+    }
   });
   for (size_t i = 0; i < jobs.size(); ++i) {
     const std::span<const SectionEntry> mine(entries.data() + i * heads, heads);
     write_header(context, jobs[i], mine, (*slots)[i]);
-    Status status = publish_page(context, jobs[i], (*slots)[i], mine);
+    Status status = publish_page(context, jobs[i], (*slots)[i], mine,
+                                 std::span(digests).subspan(i * heads * digest_bytes, heads * digest_bytes));
     if (!status.ok()) {
       free_slots(context, jobs.subspan(i), std::span<uint8_t* const>(*slots).subspan(i));
       return status;

@@ -162,6 +162,8 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   // A replay hands in whole pages.
   out.max_step_tokens = std::max(options.chunk_tokens, options.page_tokens);
   out.trace_path = c_string(options_.trace_path);
+  const bool selects = options.prefill.kind != QUIRE_SELECT_NONE || options.select.kind != QUIRE_SELECT_NONE;
+  out.digests = selects ? 1 : 0;
   quire_cache* handle = nullptr;
   check(open(&out, &handle), nullptr);
   handle_.reset(handle);

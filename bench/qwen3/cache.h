@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bench/qwen3/model.h"
+#include "bench/qwen3/selection.h"
 #include "bench/qwen3/thread_pool.h"
 #include "bindings/c/quire.h"
 
@@ -26,6 +27,8 @@ struct CacheOptions {
   quire_io_engine io_engine = QUIRE_IO_AUTO;
   uint32_t chunk_tokens = 512;  // largest number of tokens of one pass
   std::string trace_path;       // empty: no trace
+  SelectionOptions prefill;     // how chunks of a prompt attend
+  SelectionOptions select;      // how tokens that are written or scored do
 };
 
 // The levels of one codec that has codebooks: one per code, ascending within -127..127.

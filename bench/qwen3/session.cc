@@ -29,7 +29,11 @@ TokenRows part_of(TokenRows rows, uint64_t first, uint64_t count) {
 // An open step of the cache; it is ended in any case.
 class Session::Step {
  public:
-  Step(const Session& session, uint64_t first, uint64_t count) : cache_(session.cache_->handle()) {
+  // The chunks cover the tokens and say how they were read.
+  Step(const Session& session, std::span<const ReadChunk> chunks, uint64_t first, uint64_t count)
+      : cache_(session.cache_->handle()),
+        parts_(attend_parts(session.cache_->options().prefill, session.cache_->options().select, chunks,
+                            first, static_cast<uint32_t>(count))) {
     const quire_step_entry entry{session.sequence_.get(), first, count};
     check(quire_step_begin(cache_, &entry, 1, nullptr, &step_), cache_);
   }
@@ -41,6 +45,8 @@ class Session::Step {
       const quire_status status = quire_step_end(step_);
   }
 
+  const std::vector<AttendPart>& parts() const { return parts_; }
+
   void end() { check(quire_step_end(std::exchange(step_, nullptr)), cache_); }
 
   void append(uint32_t layer, TokenRows keys, TokenRows values) const {
@@ -51,12 +57,21 @@ class Session::Step {
     check(quire_append(step_, layer, &args), cache_);
   }
 
-  // False when pages are lost: *miss then names them.
-  bool attend(uint32_t layer, TokenRows queries, std::span<float> out, quire_miss* miss) const {
+  // Attends the rows of `part`; the others of `out` become zero. False when pages are lost: *miss then names
+  // them.
+  bool attend(uint32_t layer, const AttendPart& part, TokenRows queries, std::span<float> out,
+              quire_miss* miss) const {
     quire_attend_args args;
     quire_attend_args_init(&args);
     args.queries = tensor(queries);
     args.out = tensor(out.data(), 0);
+    args.row_mask = part.rows.empty() ? nullptr : part.rows.data();
+    args.selection = part.selection.kind;
+    args.select_pages = part.selection.pages;
+    args.select_mass = part.selection.mass;
+    args.select_window = part.selection.window;
+    args.select_check = part.selection.check ? 1 : 0;
+    args.select_start = part.start.empty() ? nullptr : part.start.data();
     check(quire_attend(step_, layer, &args), cache_);
     const quire_status status = quire_step_wait(step_);
     if (status != QUIRE_MISS) {
@@ -71,6 +86,7 @@ class Session::Step {
 
  private:
   quire_cache* cache_;
+  std::vector<AttendPart> parts_;
   quire_step* step_ = nullptr;
 };
 
@@ -156,7 +172,7 @@ Session::Session(const Session& other, Sequence sequence)
       longest_(other.longest_),
       sequence_(std::move(sequence)),
       tokens_(other.tokens_),
-      chunk_ends_(other.chunk_ends_),
+      chunks_(other.chunks_),
       replay_tokens_(other.replay_tokens_) {}
 
 Session Session::fork() const {
@@ -177,23 +193,37 @@ std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t lo
   }
   const auto count = static_cast<uint32_t>(chunk.size());
   const ProductRows whole{count, 0, count};
-  Step step(*this, first, count);
+  const ReadChunk read_so{first + count, logit_rows > 0 || count == 1};
+  Step step(*this, {&read_so, 1}, first, count);
   StepAttention attention(*this, step, first);
   const auto logits =
       decoder_->forward({chunk, first, {&whole, 1}, decoder_rope()}, attention, logit_rows, observer);
   step.end();
   tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
-  chunk_ends_.push_back(tokens_.size());
+  chunks_.push_back(read_so);
   return logits;
 }
 
 void Session::attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out,
                      const OwnRows* own) {
+  const std::vector<AttendPart>& parts = step.parts();
+  attend_part(step, parts[0], layer, queries, out, own);
+  if (parts.size() == 1) return;
+  std::vector<float> rest(out.size());
+  attend_part(step, parts[1], layer, queries, rest, own);
+  const size_t width = out.size() / queries.count;
+  for (size_t row = 0; row < queries.count; ++row) {
+    if (parts[1].rows[row] != 0) std::copy_n(rest.data() + row * width, width, out.data() + row * width);
+  }
+}
+
+void Session::attend_part(const Step& step, const AttendPart& part, uint32_t layer, TokenRows queries,
+                          std::span<float> out, const OwnRows* own) {
   // Every page may be lost once and once more while others are recovered; beyond that it does not end.
   const uint64_t attempts = 2 * (tokens_.size() / cache_->options().page_tokens) + 16;
   quire_miss miss{};
   for (uint64_t attempt = 0; attempt < attempts; ++attempt) {
-    if (step.attend(layer, queries, out, &miss)) return;
+    if (step.attend(layer, part, queries, out, &miss)) return;
     recover(miss, own);
   }
   throw Error("the cache loses pages faster than they can be computed again; check the disk under " +
@@ -233,7 +263,7 @@ void Session::recover_batch(uint32_t layer, uint64_t first, uint64_t end, const 
 
 Session::KeysValues Session::recompute(uint32_t layer, uint64_t first, uint64_t count) {
   const std::vector<ProductRows> products = recorded_products(first, count);
-  Step step(*this, first, count);
+  Step step(*this, chunks_, first, count);
   ReplayAttention attention(*this, step, layer);
   const Pass pass{std::span(tokens_).subspan(first, count), first, products, decoder_rope()};
   decoder_->recompute(pass, attention, layer);
@@ -243,13 +273,14 @@ Session::KeysValues Session::recompute(uint32_t layer, uint64_t first, uint64_t 
 
 std::vector<ProductRows> Session::recorded_products(uint64_t first, uint64_t count) const {
   std::vector<ProductRows> products;
-  auto chunk_end = std::upper_bound(chunk_ends_.begin(), chunk_ends_.end(), first);
+  const auto after = [](uint64_t position, const ReadChunk& chunk) { return position < chunk.end; };
+  auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first, after);
   const uint64_t end = first + count;
-  for (; first < end; ++chunk_end) {
-    const uint64_t chunk_first = chunk_end == chunk_ends_.begin() ? 0 : *(chunk_end - 1);
-    const uint64_t part_end = std::min(end, *chunk_end);
+  for (; first < end; ++chunk) {
+    const uint64_t chunk_first = chunk == chunks_.begin() ? 0 : (chunk - 1)->end;
+    const uint64_t part_end = std::min(end, chunk->end);
     products.push_back({static_cast<uint32_t>(part_end - first), static_cast<uint32_t>(first - chunk_first),
-                        static_cast<uint32_t>(*chunk_end - chunk_first)});
+                        static_cast<uint32_t>(chunk->end - chunk_first)});
     first = part_end;
   }
   return products;

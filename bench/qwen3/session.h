@@ -29,7 +29,8 @@ class Session {
   const Model& model() const { return decoder_->model(); }
   const Cache& cache() const { return *cache_; }
 
-  // Reads one chunk of 1 to chunk_tokens tokens. Returns the logits of its last `logit_rows` tokens,
+  // Reads one chunk of 1 to chunk_tokens tokens; a single token and chunks whose logits are wanted attend as
+  // decoding does (selection.h). Returns the logits of its last `logit_rows` tokens,
   // [logit_rows][vocab], valid until the decoder's next pass. After an Error the tokens are as before.
   std::span<const float> read(std::span<const int32_t> chunk, uint32_t logit_rows,
                               Observer* observer = nullptr);
@@ -66,6 +67,8 @@ class Session {
   const Rope* decoder_rope() const;
   std::vector<ProductRows> recorded_products(uint64_t first, uint64_t count) const;
   void attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out, const OwnRows* own);
+  void attend_part(const Step& step, const AttendPart& part, uint32_t layer, TokenRows queries,
+                   std::span<float> out, const OwnRows* own);
   void recover(const quire_miss& miss, const OwnRows* own);
   void recover_batch(uint32_t layer, uint64_t first, uint64_t end, const OwnRows* own);
   KeysValues recompute(uint32_t layer, uint64_t first, uint64_t count);
@@ -76,8 +79,8 @@ class Session {
   uint64_t longest_;
   Sequence sequence_;
   std::vector<int32_t> tokens_;
-  std::vector<uint64_t> chunk_ends_;  // the recorded boundaries
-  uint64_t replay_tokens_;            // of one recovery: whole pages
+  std::vector<ReadChunk> chunks_;  // as they were read
+  uint64_t replay_tokens_;         // of one recovery: whole pages
   uint64_t recomputed_ = 0;
 };
 

@@ -71,6 +71,10 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   config.sink_tokens = options.sink_tokens;
   config.recent_pages = options.recent_pages;
   config.max_step_tokens = options.max_step_tokens;
+  if (options.digests > 1) {
+    return invalid("digests is " + std::to_string(options.digests) + "; use 0, or 1 to keep them");
+  }
+  config.digests = options.digests == 1;
   if (options.key_space > QUIRE_PRE_ROPE) {
     return invalid("key_space is " + std::to_string(options.key_space) +
                    "; use QUIRE_POST_ROPE or QUIRE_PRE_ROPE");
@@ -141,6 +145,32 @@ Result<View> make_view(const quire_tensor& tensor, const char* name, uint32_t he
 }
 
 }  // namespace
+
+Result<Selection> selection_of(const quire_attend_args& args, const CacheConfig& config) {
+  Selection out;
+  if (args.selection == QUIRE_SELECT_NONE) return out;
+  if (args.selection > QUIRE_SELECT_MASS) {
+    return invalid("selection is " + std::to_string(args.selection) +
+                   "; use QUIRE_SELECT_NONE, _TOP_PAGES or _MASS");
+  }
+  if (!config.digests) {
+    return invalid("selection needs the digests of pages; open the cache with digests set to 1");
+  }
+  if (args.selection == QUIRE_SELECT_MASS && !(args.select_mass > 0 && args.select_mass <= 1)) {
+    return invalid("select_mass is " + std::to_string(args.select_mass) + "; use more than 0, at most 1");
+  }
+  if (args.select_check > 1) {
+    return invalid("select_check is " + std::to_string(args.select_check) + "; use 0 or 1");
+  }
+  out.kind = static_cast<SelectionKind>(args.selection);
+  out.pages = args.select_pages;
+  out.mass = args.select_mass;
+  out.window = args.select_window;
+  out.check = args.select_check == 1;
+  out.start = args.select_start;
+  out.missed_mass = args.missed_mass;
+  return out;
+}
 
 Result<TensorView> tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
                                uint32_t head_dim) {

@@ -300,7 +300,10 @@ quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_a
     float scale = args->softmax_scale;
     if (scale == 0) scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim));
     if (!std::isfinite(scale)) return invalid("softmax_scale is not finite");
-    const quire::AttendArgs attend{scale, *queries, *out, args->window, args->lse, args->row_mask};
+    const Result<quire::Selection> selection = quire::selection_of(*args, config);
+    if (!selection.ok()) return selection.status();
+    const quire::AttendArgs attend{scale,     *queries,       *out,      args->window,
+                                   args->lse, args->row_mask, *selection};
     return found.object->engine->cache().attend(found.object->step.get(), layer, attend);
   });
 }

@@ -192,6 +192,10 @@ typedef struct quire_options {
   /* NULL, or a file for a Chrome trace of compute and I/O. What quire_close writes there is kept in memory
    * until then, beside the budgets: at most 56 MiB, the first million events. */
   const char* trace_path;
+  /* 1: keep a digest of every page's keys in memory, wherever the page lies, so that attend can choose pages
+   * (quire_selection); about 2 * head_dim bytes per page and kv head, counted against host_budget. post_rope
+   * only. Default 0. */
+  uint32_t digests;
   uint64_t reserved[8];
 } quire_options;
 
@@ -284,6 +288,14 @@ typedef struct quire_append_args {
  * the layer then holds none of the step's tokens and the step can only be ended. */
 QUIRE_API quire_status quire_append(quire_step* step, uint32_t layer, const quire_append_args* args);
 
+/* Which sealed pages a query attends, per kv head. Page 0 (the sinks), the pages of select_window, and
+ * unfolded pages are always attended; only what is chosen is read from lower tiers. Needs digests = 1. */
+typedef enum quire_selection QUIRE_ENUM {
+  QUIRE_SELECT_NONE = 0,      /* all pages: exact attention */
+  QUIRE_SELECT_TOP_PAGES = 1, /* the select_pages with the largest estimated mass besides */
+  QUIRE_SELECT_MASS = 2       /* the fewest pages that hold select_mass of the estimated mass */
+} quire_selection;
+
 typedef struct quire_attend_args {
   uint32_t struct_size;
   float softmax_scale;  /* 0: 1 / sqrt(head_dim) */
@@ -295,6 +307,21 @@ typedef struct quire_attend_args {
    * zero. A replay that starts inside a page's recorded chunk leaves out the rows whose page it does not
    * hold. */
   const uint8_t* row_mask;
+  /* Selective attention. The heads of a GQA group choose together: a page counts what it counts for the head
+   * that needs it most. So do, by their mean query, neighbouring tokens of one page in one step; where
+   * select_start is not NULL, [n] bytes, a nonzero byte begins a new group of tokens: all ones let every
+   * token choose for itself, as it does when tokens come one by one. The choice depends on the tokens that
+   * choose together and on the pages before them, never on where pages lie. */
+  quire_selection selection;
+  uint32_t select_pages;
+  float select_mass; /* (0, 1] */
+  uint32_t
+      select_check; /* 1: attend the other pages as well, apart from the output, to tell what it misses */
+  uint64_t select_window; /* tokens before a query whose pages are always attended */
+  const uint8_t* select_start;
+  /* [n][query_heads] or NULL: the share of the softmax's mass that lies on pages left out; estimated from
+   * the digests, exact with select_check. */
+  float* missed_mass;
   uint64_t reserved[4];
 } quire_attend_args;
 
@@ -373,6 +400,11 @@ typedef struct quire_stats {
   double encode_seconds, attend_seconds; /* busy time over all threads */
   double io_wait_seconds;                /* time that attention stood still for reads */
   double io_seconds;                     /* time with at least one request in flight */
+  /* Of selective attention: pages, counted per kv head and group of tokens that choose together. */
+  uint64_t pages_chosen, pages_skipped;
+  uint64_t selected_rows; /* (token, query head) pairs that attended selectively */
+  double missed_mass;     /* their mean share of mass on pages left out: as quire_attend_args.missed_mass */
+  double select_seconds;  /* busy time of choosing, over all threads */
   uint64_t reserved[16];
 } quire_stats;
 

@@ -58,6 +58,14 @@ void fill_stats(Engine& engine, quire_stats* out) {
   out->encode_seconds = seconds(counters.encode_nanoseconds);
   out->attend_seconds = seconds(counters.attend_nanoseconds);
   out->io_wait_seconds = seconds(counters.wait_nanoseconds);
+  out->pages_chosen = counters.pages_chosen.load(std::memory_order_relaxed);
+  out->pages_skipped = counters.pages_skipped.load(std::memory_order_relaxed);
+  out->selected_rows = counters.selected_rows.load(std::memory_order_relaxed);
+  if (out->selected_rows > 0) {
+    const auto units = static_cast<double>(counters.missed_units.load(std::memory_order_relaxed));
+    out->missed_mass = units / kMissedUnits / static_cast<double>(out->selected_rows);
+  }
+  out->select_seconds = seconds(counters.select_nanoseconds);
   if (engine.mover() == nullptr) return;
   const TierStats tier = engine.mover()->tier_stats();
   out->nvme_file_bytes = tier.used_bytes;

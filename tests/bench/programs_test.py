@@ -92,6 +92,20 @@ class Programs(unittest.TestCase):
         self.assertGreater(row["kld_mean"], 0)
         self.assertNotEqual(row["ppl"], row["ppl_ref"])
 
+    def test_scale_selects_pages_and_says_what_it_misses(self):
+        common = ("scale", "--text", TEXT, "--contexts", 1600, "--codecs", "rot4", "--needles", 0, "--decode", 4)
+        exact, = self.rows(*common)
+        self.assertIsNone(exact["missed_mass"])
+        self.assertEqual((exact["selection"], exact["sparse_prefill"]), ("none", "none"))
+        every, = self.rows(*common, "--select", "top:1000")
+        self.assertEqual((every["ppl"], every["missed_mass"], every["attended"]), (exact["ppl"], 0, 1))
+        some, = self.rows(*common, "--select", "top:3", "--window", 64, "--sparse-prefill", "mass:0.9", "--select-check")
+        self.assertEqual((some["selection"], some["sparse_prefill"]), ("top:3", "mass:0.9"))
+        self.assertTrue(0 < some["missed_mass"] < 1 and 0 < some["attended"] < 1, some)
+        self.assertGreater(some["kld_mean"], exact["kld_mean"])
+        alone, = self.rows(*common, "--select", "top:3", "--reference", "none")
+        self.assertIsNone(alone["kld_mean"])
+
     def test_scale_fills_with_generated_values(self):
         row, = self.rows("scale", "--fill", "synthetic", "--shape", "tiny", "--contexts", "1000", "--codecs", "rot4",
                          "--decode", 2)
@@ -242,6 +256,8 @@ class Programs(unittest.TestCase):
             ("cannot write /none/x.json", "scale", "--json", "/none/x.json"),
             ("host_budget", "scale", "--text", TEXT, "--contexts", 512, "--host-budget", 4096),
             ("/none", "scale", "--text", TEXT, "--contexts", 512, "--nvme-path", "/none"),
+            ("chooses no pages", "scale", "--select", "top"),
+            ("chooses no pages", "scale", "--sparse-prefill", "mass:1.5"),
             ("no shape \"x\"", "scale", "--fill", "synthetic", "--shape", "x"),
             ("lower --window", "ppl", "--text", TEXT, "--window", 100000),
             ("--skip 9", "ppl", "--text", TEXT, "--window", 8, "--skip", 9),

@@ -40,6 +40,7 @@ EngineOptions engine_options(const World& world) {
   config.sink_tokens = world.sink_tokens;
   config.recent_pages = world.recent_pages;
   config.max_step_tokens = world.max_step_tokens;
+  config.digests = world.digests;
   config.key_space = world.key_space;
   LayerConfig layer;
   layer.key_codec = world.key_codec;
@@ -101,9 +102,11 @@ void Output::extend(const Output& more) {
   status = more.status;
   out.resize(std::max(out.size(), more.out.size()));
   lse.resize(out.size());
+  missed.resize(out.size());
   for (size_t i = 0; i < more.out.size(); ++i) {
     out[i].insert(out[i].end(), more.out[i].begin(), more.out[i].end());
     lse[i].insert(lse[i].end(), more.lse[i].begin(), more.lse[i].end());
+    missed[i].insert(missed[i].end(), more.missed[i].begin(), more.missed[i].end());
   }
 }
 
@@ -130,12 +133,18 @@ Status run_layer(Engine& engine, const World& world, OpenStep* step, uint32_t la
                                view(values, world.head_dim, world.kv_heads));
   if (!status.ok()) return status;
   const TensorView q = view(queries, world.head_dim, world.query_heads);
-  const AttendArgs args{1.0F / std::sqrt(static_cast<float>(world.head_dim)),
+  Selection selection = world.selection;
+  output->missed[layer].assign(selection.kind == SelectionKind::kNone ? 0 : count * world.query_heads, -1.0F);
+  const std::vector<uint8_t> alone(count, 1);
+  selection.missed_mass = output->missed[layer].data();
+  selection.start = world.select_alone ? alone.data() : nullptr;
+  const AttendArgs args{world.query_scale / std::sqrt(static_cast<float>(world.head_dim)),
                         q,
                         {output->out[layer].data(), DType::kF32, q.token_stride, q.head_stride},
                         window,
                         output->lse[layer].data(),
-                        nullptr};
+                        nullptr,
+                        selection};
   for (int attempt = 0; attempt < 1000; ++attempt) {
     status = cache.attend(step, layer, args);
     if (status.ok()) status = cache.wait(step);
@@ -153,6 +162,7 @@ Output run_step(Engine& engine, const World& world, Sequence* sequence, uint64_t
   Output output;
   output.out.resize(world.layers);
   output.lse.resize(world.layers);
+  output.missed.resize(world.layers);
   const StepRequest request{sequence, first, count};
   Result<std::unique_ptr<OpenStep>> step = engine.cache().begin({&request, 1});
   output.status = step.status();

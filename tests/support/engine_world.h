@@ -39,6 +39,10 @@ struct World {
   bool lazy_device = false;
   std::string trace_path;
   const Kernels* kernels = nullptr;  // nullptr: the best of this machine
+  bool digests = false;
+  Selection selection;        // of every attend
+  bool select_alone = false;  // every token chooses for itself
+  float query_scale = 1;
   uint64_t seed = 1;
 
   uint32_t kv_row() const { return kv_heads * head_dim; }
@@ -63,6 +67,7 @@ struct Output {
   Status status;
   std::vector<std::vector<float>> out;
   std::vector<std::vector<float>> lse;
+  std::vector<std::vector<float>> missed;  // mass, with a selection: [layer][token][query_heads]
   void extend(const Output& more);
 };
 

@@ -1,0 +1,222 @@
+// Selective attention: which pages each tile attends, and what that misses.
+//
+// Digests are read without Residency's lock: tables and digests change on the compute stream alone, which
+// waits here.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "kvcache/attend_call.h"
+#include "quant/carver.h"
+#include "quant/digest.h"
+
+namespace quire {
+namespace {
+
+// Room grows in steps, so that a context that grows does not ask for more every few tokens.
+constexpr uint32_t kPageStep = 512;
+
+struct LaneParts {
+  DigestQuery* queries;  // [group]
+  float* pooled;         // [head_dim]
+  float* mass;           // [group][pages]
+  float* weight;         // [pages]
+  uint32_t* order;       // [pages]
+  uint8_t* always;       // [pages]
+  uint8_t* chosen;       // [pages]
+};
+
+LaneParts carve_lane(Carver& carver, const CacheConfig& config, uint32_t pages) {
+  LaneParts lane{};
+  lane.queries = carver.take<DigestQuery>(config.group());
+  lane.pooled = carver.take<float>(config.head_dim);
+  lane.mass = carver.take<float>(size_t{config.group()} * pages);
+  lane.weight = carver.take<float>(pages);
+  lane.order = carver.take<uint32_t>(pages);
+  lane.always = carver.take<uint8_t>(pages);
+  lane.chosen = carver.take<uint8_t>(pages);
+  return lane;
+}
+
+SelectionSpace carve_space(Carver& carver, const CacheConfig& config, const AttendPlan& plan,
+                           uint32_t threads, uint32_t pages) {
+  SelectionSpace space;
+  space.pages = pages;
+  space.run_words = pages / kRunPages + 1;
+  space.chosen = carver.take<uint16_t>(plan.tiles.size() * space.run_words);
+  space.left_out = carver.take<float>(plan.rows);
+  space.folded = carver.take<float>(plan.rows);
+  space.rest_m = carver.take<float>(plan.rows);
+  space.rest_l = carver.take<float>(plan.rows);
+  Carver lane(nullptr);
+  carve_lane(lane, config, pages);
+  space.lane_bytes = lane.used();
+  space.lanes = carver.take<uint8_t>(space.lane_bytes * threads);
+  return space;
+}
+
+uint32_t last_page(const AttendPlan& plan) {
+  uint32_t end = 0;
+  for (const Tile& tile : plan.tiles) end = std::max(end, tile.fold_end);
+  return end;
+}
+
+// The mean query of each head of the group, over the tile's tokens.
+void pool_queries(const float* q, const Tile& tile, uint32_t group, uint32_t dim, const LaneParts& lane) {
+  for (uint32_t g = 0; g < group; ++g) {
+    std::fill_n(lane.pooled, dim, 0.0F);
+    for (uint32_t t = 0; t < tile.tokens; ++t) {
+      const float* row = q + (size_t{t} * group + g) * dim;
+      for (uint32_t c = 0; c < dim; ++c) lane.pooled[c] += row[c];
+    }
+    const float scale = 1.0F / static_cast<float>(tile.tokens);
+    for (uint32_t c = 0; c < dim; ++c) lane.pooled[c] *= scale;
+    make_digest_query(lane.pooled, dim, &lane.queries[g]);
+  }
+}
+
+// The pages that hold tokens of the window before the tile's first query; 0 tokens: none.
+uint32_t first_window_page(const CacheConfig& config, uint64_t window, uint64_t position) {
+  const uint64_t first = position - std::min(position, window);
+  return static_cast<uint32_t>(first / config.page_tokens) + (window == 0 ? 1 : 0);
+}
+
+}  // namespace
+
+Status Attender::reserve_selection(const Call& call) {
+  const uint32_t pages = (last_page(plan_) / kPageStep + 1) * kPageStep;
+  const uint32_t threads = context_.executor.threads();
+  Carver size(nullptr);
+  carve_space(size, context_.config, plan_, threads, pages);
+  if (size.used() > selection_.size()) {
+    selection_.reset();
+    ResidencyLock lock = context_.residency.lock();
+    Result<BudgetedBytes> room =
+        context_.residency.new_bytes(lock, Use::kWork, size.used(), "the choice of pages");
+    if (!room.ok()) return room.status();
+    selection_ = std::move(*room);
+  }
+  Carver carver(selection_.data());
+  space_ = carve_space(carver, context_.config, plan_, threads, pages);
+  std::fill_n(space_.chosen, plan_.tiles.size() * space_.run_words, uint16_t{0});
+  if (call.checked()) {
+    std::fill_n(space_.rest_m, plan_.rows, -std::numeric_limits<float>::infinity());
+    std::fill_n(space_.rest_l, plan_.rows, 0.0F);
+  }
+  return {};
+}
+
+void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work) {
+  const CacheConfig& config = context_.config;
+  const Tile& tile = plan_.tiles[tile_index];
+  const uint32_t pages = tile.fold_end - tile.fold_begin;
+  if (pages == 0) return;
+  Carver carver(work);
+  const LaneParts lane = carve_lane(carver, config, space_.pages);
+  pool_queries(q_ + size_t{tile.row} * config.head_dim, tile, config.group(), config.head_dim, lane);
+
+  const PageTable& table = call.table(tile);
+  const uint32_t epoch = call.rope(tile).epoch;
+  const uint32_t window = first_window_page(config, call.args.selection.window, tile.position);
+  const size_t bytes = digest_bytes(config.head_dim);
+  for (uint32_t i = 0; i < pages; ++i) {
+    const Page& page = *table.pages[tile.fold_begin + i];
+    // A digest of another rope's keys says nothing.
+    const bool always = page.index == 0 || tile.fold_begin + i >= window || page.rope_epoch != epoch;
+    lane.always[i] = always ? 1 : 0;
+    score_digest(page.digests + tile.kv_head * bytes, config.shape(), {lane.queries, config.group()}, pages,
+                 lane.mass + i);
+  }
+  const SelectionScores scores{config.group(), pages, lane.mass, lane.weight, lane.order, lane.always};
+  choose_pages(call.args.selection, scores, lane.chosen, space_.left_out + tile.row);
+  uint16_t* words = space_.chosen + tile_index * space_.run_words;
+  uint64_t chosen = 0;
+  for (uint32_t i = 0; i < pages; ++i) {
+    const uint32_t p = tile.fold_begin + i;
+    words[p / kRunPages] = static_cast<uint16_t>(words[p / kRunPages] | lane.chosen[i] << p % kRunPages);
+    chosen += lane.chosen[i];
+  }
+  context_.counters.pages_chosen.fetch_add(chosen, std::memory_order_relaxed);
+  context_.counters.pages_skipped.fetch_add(pages - chosen, std::memory_order_relaxed);
+}
+
+// Only what some tile attends is brought up.
+void Attender::keep_wanted(Call& call) {
+  if (call.checked()) return;
+  for (PageRun& run : plan_.runs) {
+    run.wanted = 0;
+    for (const Tile& tile : plan_.tiles) {
+      if (tile.entry == run.entry) run.wanted |= chosen_of(tile, run);
+    }
+  }
+  std::erase_if(plan_.runs, [](const PageRun& run) { return run.wanted == 0; });
+}
+
+Status Attender::select(Call& call) {
+  if (Status status = reserve_selection(call); !status.ok()) return status;
+  const auto tiles = static_cast<uint32_t>(plan_.tiles.size());
+  std::atomic<uint32_t> next{0};
+  parallel_for(context_.executor, std::min(context_.executor.threads(), tiles), [&](uint32_t lane_index) {
+    const BusyTime busy(context_.clock, context_.counters.select_nanoseconds);
+    uint8_t* work = space_.lanes + lane_index * space_.lane_bytes;
+    for (uint32_t i = next.fetch_add(1); i < tiles; i = next.fetch_add(1)) select_tile(call, i, work);
+  });
+  keep_wanted(call);
+  return {};
+}
+
+// Bit i: page first_page + i of the run is chosen by the tile.
+uint32_t Attender::chosen_of(const Tile& tile, const PageRun& run) const {
+  const auto index = static_cast<size_t>(&tile - plan_.tiles.data());
+  const uint32_t word = space_.chosen[index * space_.run_words + run.first_page / kRunPages];
+  return word >> run.first_page % kRunPages & all_pages(run.count);
+}
+
+// The pages of the run that the tile sees and does not attend: only their mass is kept.
+void Attender::attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const {
+  const uint32_t rest = seen_pages(call, tile, wave_index) & ~attended_pages(call, tile, wave_index);
+  if (rest == 0) return;
+  const AttendState part = lane.partial;
+  clear_state(part, tile.rows, context_.config.head_dim);
+  attend_run(call, tile, wave_index, rest, nullptr, lane, part);
+  for (uint32_t r = 0; r < tile.rows; ++r) {
+    float& m = space_.rest_m[tile.row + r];
+    float& l = space_.rest_l[tile.row + r];
+    if (part.l[r] == 0) continue;
+    const float largest = std::max(m, part.m[r]);
+    l = l * std::exp2(m - largest) + part.l[r] * std::exp2(part.m[r] - largest);
+    m = largest;
+  }
+}
+
+void Attender::note_folded(const Tile& tile) const {
+  const AttendState state = state_of(tile);
+  for (uint32_t r = 0; r < tile.rows; ++r) space_.folded[tile.row + r] = state.m[r] + std::log2(state.l[r]);
+}
+
+// The share of each row's mass that lies on pages left out.
+void Attender::note_missed(const Call& call, const Tile& tile) const {
+  const CacheConfig& config = context_.config;
+  const AttendState state = state_of(tile);
+  uint64_t units = 0;
+  for (uint32_t r = 0; r < tile.rows; ++r) {
+    const uint32_t g = r % config.group();
+    float rest = -std::numeric_limits<float>::infinity();  // log2 of what was left out
+    if (call.checked()) {
+      rest = space_.rest_m[tile.row + r] + std::log2(space_.rest_l[tile.row + r]);
+    } else if (tile.fold_end > tile.fold_begin) {
+      // Digests tell the pages apart better than they tell how much there is: the attended ones are known.
+      rest = space_.left_out[tile.row + g] + space_.folded[tile.row + r];
+    }
+    const float kept = state.m[r] + std::log2(state.l[r]);
+    const float missed = 1.0F / (1.0F + std::exp2(kept - rest));
+    units += static_cast<uint64_t>(static_cast<double>(missed) * kMissedUnits);
+    if (call.args.selection.missed_mass == nullptr) continue;
+    const size_t token = tile.token + r / config.group();
+    call.args.selection.missed_mass[token * config.query_heads + tile.kv_head * config.group() + g] = missed;
+  }
+  context_.counters.selected_rows.fetch_add(tile.rows, std::memory_order_relaxed);
+  context_.counters.missed_units.fetch_add(units, std::memory_order_relaxed);
+}
+
+}  // namespace quire

@@ -1,0 +1,156 @@
+// Digests against f64: no key scores above the bound, and the estimate is what its definition says.
+#include "quant/digest.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <random>
+#include <vector>
+
+namespace quire {
+namespace {
+
+struct Case {
+  SectionShape shape;
+  std::vector<float> keys;     // [tokens][dim]
+  std::vector<float> queries;  // [count][dim]
+};
+
+constexpr uint32_t kQueries = 8;
+
+std::vector<float> normal_rows(std::mt19937& random, size_t count, float scale) {
+  std::normal_distribution<float> normal;
+  std::vector<float> out(count);
+  for (float& x : out) x = scale * normal(random);
+  return out;
+}
+
+Case random_case(std::mt19937& random) {
+  constexpr uint32_t kTokens[] = {32, 64, 128};
+  const SectionShape shape{kTokens[random() % 3], 32 * (1 + static_cast<uint32_t>(random() % 8))};
+  const float scale = std::exp2(static_cast<float>(random() % 60) - 30);
+  Case c{shape, normal_rows(random, size_t{shape.tokens} * shape.dim, scale),
+         normal_rows(random, size_t{kQueries} * shape.dim, 1)};
+  for (uint32_t channel = 0; channel < shape.dim; ++channel) {
+    const float shift = random() % 4 == 0 ? 20 * scale : 0;  // outlier channels
+    for (uint32_t t = 0; t < shape.tokens; ++t) c.keys[size_t{t} * shape.dim + channel] += shift;
+  }
+  return c;
+}
+
+double dot(const float* a, const float* b, uint32_t dim) {
+  double sum = 0;
+  for (uint32_t i = 0; i < dim; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  return sum;
+}
+
+// Queries that put everything on the bound's weak spots: rows of keys, signs of the extremes, one channel.
+void add_adversaries(Case* c) {
+  const uint32_t dim = c->shape.dim;
+  for (uint32_t q = 0; q < 4; ++q) {
+    float* row = c->queries.data() + size_t{q} * dim;
+    const float* key = c->keys.data() + size_t{q} * 7 % c->shape.tokens * dim;
+    for (uint32_t i = 0; i < dim; ++i) {
+      if (q == 0) row[i] = key[i] / (1 + std::abs(key[i]));
+      if (q == 1) row[i] = std::copysign(1.0F, key[i]);
+      if (q == 2) row[i] = i == 5 ? 3.0F : 0.0F;
+      if (q == 3) row[i] = std::ldexp(std::copysign(1.0F, key[i]), -static_cast<int>(i % 40));
+    }
+  }
+}
+
+uint64_t check_bound(const Case& c) {
+  std::vector<uint8_t> digest(digest_bytes(c.shape.dim));
+  make_digest(c.keys.data(), c.shape, digest.data());
+  uint64_t checked = 0;
+  for (size_t q = 0; q < c.queries.size() / c.shape.dim; ++q) {
+    const float* row = c.queries.data() + q * c.shape.dim;
+    DigestQuery query;
+    make_digest_query(row, c.shape.dim, &query);
+    const auto bound = static_cast<double>(score_bound(digest.data(), c.shape.dim, query));
+    for (uint32_t t = 0; t < c.shape.tokens; ++t, ++checked) {
+      const double score = dot(row, c.keys.data() + size_t{t} * c.shape.dim, c.shape.dim);
+      EXPECT_GE(bound, score) << "query " << q << " token " << t << " dim " << c.shape.dim;
+    }
+  }
+  return checked;
+}
+
+TEST(Digest, BoundIsNeverBelowAScore) {
+  uint64_t scores = 0;
+  constexpr uint32_t kSeeds = 150;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    std::mt19937 random(seed);
+    Case c = random_case(random);
+    scores += check_bound(c);
+    add_adversaries(&c);
+    scores += check_bound(c);
+  }
+  std::printf("[counts] cases=%llu seeds=%u\n", static_cast<unsigned long long>(scores), kSeeds);
+}
+
+TEST(Digest, BoundHoldsAtTheEdges) {
+  const SectionShape shape{32, 64};
+  const size_t size = size_t{shape.tokens} * shape.dim;
+  const std::vector<float> ones(shape.dim, 1.0F);
+  for (const float value : {0.0F, 1e-45F, -1e-38F, 1.0F, -3.0F, 0x1p96F, -0x1p96F}) {
+    Case c{shape, std::vector<float>(size, value), ones};
+    check_bound(c);
+    c.keys[77] = -value;  // one token away from the others
+    check_bound(c);
+    for (const float q : {0.0F, 1e-45F, -1e-30F, 1e6F}) {
+      std::fill(c.queries.begin(), c.queries.end(), q);
+      check_bound(c);
+    }
+  }
+}
+
+TEST(Digest, BoundIsTightForEqualKeys) {
+  const SectionShape shape{64, 128};
+  std::mt19937 random(3);
+  const std::vector<float> row = normal_rows(random, shape.dim, 1);
+  std::vector<float> keys;
+  for (uint32_t t = 0; t < shape.tokens; ++t) keys.insert(keys.end(), row.begin(), row.end());
+  std::vector<uint8_t> digest(digest_bytes(shape.dim));
+  make_digest(keys.data(), shape, digest.data());
+  DigestQuery query;
+  make_digest_query(row.data(), shape.dim, &query);
+  const double score = dot(row.data(), row.data(), shape.dim);
+  EXPECT_LT(static_cast<double>(score_bound(digest.data(), shape.dim, query)), 1.05 * score);
+}
+
+TEST(Digest, EstimateIsTheMeanAndAPartOfTheSpread) {
+  for (uint32_t seed = 0; seed < 40; ++seed) {
+    std::mt19937 random(seed);
+    const SectionShape shape{64, 128};
+    const Case c{shape, normal_rows(random, size_t{64} * 128, 2), normal_rows(random, 128, 0.1F)};
+    double want = std::log2(64.0);
+    for (uint32_t i = 0; i < shape.dim; ++i) {
+      double low = INFINITY;
+      double high = -INFINITY;
+      double sum = 0;
+      for (uint32_t t = 0; t < shape.tokens; ++t) {
+        const auto x = static_cast<double>(c.keys[size_t{t} * shape.dim + i]);
+        low = std::min(low, x);
+        high = std::max(high, x);
+        sum += x;
+      }
+      const double mean = sum / shape.tokens;
+      const auto q = static_cast<double>(c.queries[i]);
+      want += q * mean + 0.5 * std::abs(q) * std::max(high - mean, mean - low);
+    }
+    std::vector<uint8_t> digest(digest_bytes(shape.dim));
+    make_digest(c.keys.data(), shape, digest.data());
+    DigestQuery query;
+    make_digest_query(c.queries.data(), shape.dim, &query);
+    float got = 0;
+    score_digest(digest.data(), shape, {&query, 1}, 1, &got);
+    // A step of the grid is a 127th of the largest key; rounding the radius upwards adds half of one.
+    EXPECT_NEAR(static_cast<double>(got), want, 0.3);
+  }
+}
+
+}  // namespace
+}  // namespace quire

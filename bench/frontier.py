@@ -18,7 +18,10 @@ KEYS = ("model", "text", "context", "codec", "k_codec", "v_codec", "peer", "effe
         "ppl_ref", "kld_mean", "kld_p999", "same_top1", "page_tokens")
 USUAL_PAGE = 64  # tokens; rows with other pages say so
 REQUIRED = ("model", "context", "page_bits", "ppl", "ppl_ref", "kld_mean")
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+COLOURS = {"tcq": "#D55E00", "rot": "#0072B2", "calibrated": "#000000", "nuq": "#009E73", "int": "#E69F00"}
+PEER_COLOURS = ("#777777", "#AA7FB5", "#7FA8C9", "#B5A27F", "#8FB59A", "#C98F8F")
+PEER_MARKERS = "xv^<>*"
+MOST_BITS = 7  # in plots: beyond them nothing differs
 MISSING = "–"
 
 # What a row of a model has to reach at a context: at most so many page bits, so much mean divergence, and, where there
@@ -210,6 +213,16 @@ def series(row):
     return codec.rstrip("0123456789.").split("@")[0] + pages(row)
 
 
+def style(peer, title, i):
+    """How line i is drawn: peers pale and dotted; a family in its colour, other pages than the usual ones dashed."""
+    if peer:
+        return {"color": PEER_COLOURS[i % len(PEER_COLOURS)], "marker": PEER_MARKERS[i % len(PEER_MARKERS)],
+                "linestyle": ":", "linewidth": 1.1}
+    family, *other_pages = title.split()
+    return {"color": COLOURS.get(family, "#CC79A7"), "marker": "s" if other_pages else "o",
+            "linestyle": "--" if other_pages else "-", "linewidth": 1.4}
+
+
 def draw(rows, value, label, log):
     import matplotlib
 
@@ -220,23 +233,22 @@ def draw(rows, value, label, log):
     found = {}
     for row in rows:
         y = value(row)
-        if y is not None and (y > 0 or not log) and row["effective_bits"] is not None and row["page_bits"] < 10:
-            found.setdefault(series(row), []).append((row["effective_bits"], y, bool(row["peer"])))
+        if y is not None and (y > 0 or not log) and row["effective_bits"] is not None and row["page_bits"] < MOST_BITS:
+            found.setdefault((bool(row["peer"]), series(row)), []).append((row["effective_bits"], y))
     if not found:
         return ""
-    figure, axes = pyplot.subplots(figsize=(6.2, 4.2))
-    for i, (title, points) in enumerate(sorted(found.items())):
-        points.sort()
-        peer = points[0][2]
-        axes.plot([x for x, _, _ in points], [y for _, y, _ in points], color=COLOURS[i % len(COLOURS)],
-                  marker="x" if peer else "o", linestyle=":" if peer else "-", linewidth=1.2, markersize=5,
-                  label=title)
+    figure, axes = pyplot.subplots(figsize=(6.2, 4.6))
+    for i, ((peer, title), points) in enumerate(sorted(found.items(), key=lambda item: (not item[0][0], item[0][1]))):
+        axes.plot(*zip(*sorted(points)), label=title, markersize=5, **style(peer, title, i))
     if log:
         axes.set_yscale("log")
+    else:  # most rows are within one per cent, some peers far beyond
+        axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.set_xlabel("effective bits per value, every byte counted")
     axes.set_title(label, loc="left", fontsize=11)
     axes.grid(True, color="#e6e6e6", linewidth=0.8)
-    axes.legend(fontsize=8, frameon=False)
+    axes.legend(fontsize=7.5, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.07))
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     figure.tight_layout()
@@ -265,7 +277,7 @@ def page(rows):
         plots = "".join(draw(of_group, value, label, log) for value, label, log in (
             (lambda row: row["kld_mean"], "mean KL divergence, nats", True),
             (lambda row: row["kld_p999"], "99.9 % KL divergence, nats", True),
-            (lambda row: 100 * increase(row), "perplexity increase, per cent", False)))
+            (lambda row: 100 * increase(row), "perplexity increase, per cent (logarithmic beyond 1)", False)))
         parts.append(f"<h2>{html.escape(model)}, context {context}</h2>\n{verdicts(of_group)}"
                      f"<div class=plots>{plots}</div>\n{html_table(of_group)}")
     return f"""<!doctype html>

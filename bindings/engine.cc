@@ -60,7 +60,8 @@ Status Engine::check_budget() const {
   const uint64_t step_slots = config.step_full_pages() * page;
   const uint64_t tails = uint64_t{config.layers} * (1 + config.recent_pages);
   const uint64_t replays = tails;
-  const uint64_t frames = (tails + config.step_pages() - 1 + replays) * config.frame_bytes();
+  const uint64_t found = tails;
+  const uint64_t frames = (tails + config.step_pages() - 1 + replays + found) * config.frame_bytes();
   const uint64_t tables =
       round_to_os_pages(residency_->record_block_bytes()) + config.layers * kFirstTablePages * sizeof(Page*);
   // From the device a page goes down by way of host memory.
@@ -100,7 +101,7 @@ Status Engine::build_mover(const CacheContext& context) {
     };
   }
   Result<std::unique_ptr<Mover>> mover =
-      Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline);
+      Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());

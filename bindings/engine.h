@@ -33,6 +33,7 @@ struct EngineOptions {
   const Clock* clock = nullptr;
   IoEngineFactory open_io;
   CpuDeviceOptions device;
+  MoverDrive mover_drive = MoverDrive::kThread;
 };
 
 class Engine {
@@ -49,6 +50,7 @@ class Engine {
   const CacheCounters& counters() const { return counters_; }
   // nullptr when there is only host memory.
   const Mover* mover() const { return mover_.get(); }
+  Mover* mover() { return mover_.get(); }
   // "io_uring", "threads" or "none".
   const char* io_name() const { return io_name_; }
 

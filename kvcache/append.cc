@@ -150,8 +150,11 @@ Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, co
 void close_layer(const CacheContext& context, Step* step) {
   if (step->open_layer < 0) return;
   for (const StepEntry& entry : step->entries) {
-    FrameRun& run = entry.run(static_cast<uint32_t>(step->open_layer));
-    trim_frames(context, &run, first_recent_page(context.config, run.end));
+    SequenceLayer& layer = entry.sequence->layers[static_cast<uint32_t>(step->open_layer)];
+    FrameRun& run = entry.replay ? layer.replay : layer.live;
+    const uint32_t seen = first_recent_page(context.config, run.end);
+    if (!entry.replay) keep_frames(context, &layer, seen, entry.first);
+    trim_frames(context, &run, seen);
   }
   step->open_layer = -1;
 }

@@ -265,13 +265,11 @@ Miss Cache::miss(OpenStep* open) {
   return open->step_.miss;
 }
 
-Status Cache::forget_tokens(const Step& step) {
+void Cache::forget_tokens(const Step& step) {
   attender_->release_ahead();
   for (const StepEntry& entry : step.entries) {
-    if (entry.replay) continue;
-    if (Status status = truncate_sequence(context_, entry.sequence, entry.first); !status.ok()) return status;
+    if (!entry.replay) undo_step(context_, entry.sequence, entry.first);
   }
-  return {};
 }
 
 Status Cache::finish_step(Step* step) {
@@ -282,8 +280,8 @@ Status Cache::finish_step(Step* step) {
   const bool complete = missing == step->appended.end();
   Status status;
   if (writes && !complete) {
-    status = forget_tokens(*step);
-    if (status.ok() && !step->failed) {
+    forget_tokens(*step);
+    if (!step->failed) {
       status = invalid("layer " + std::to_string(missing - step->appended.begin()) +
                        " was not appended in this step; its tokens are forgotten");
     }
@@ -292,7 +290,10 @@ Status Cache::finish_step(Step* step) {
     if (entry.replay) continue;
     if (complete) entry.sequence->length = entry.first + entry.count;
     entry.sequence->in_step = false;
-    for (SequenceLayer& layer : entry.sequence->layers) free_frames(context_, &layer.replay);
+    for (SequenceLayer& layer : entry.sequence->layers) {
+      free_frames(context_, &layer.replay);
+      free_frames(context_, &layer.before);
+    }
   }
   return status;
 }

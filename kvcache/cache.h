@@ -94,7 +94,7 @@ class Cache {
   Status check_attend(const Step& step, uint32_t layer, const AttendArgs& args) const;
   void start_step(Step* step, std::span<const StepRequest> requests);
   Status finish_step(Step* step);
-  Status forget_tokens(const Step& step);
+  void forget_tokens(const Step& step);
 
   CacheContext context_;
   std::unique_ptr<Stream> stream_;

@@ -234,6 +234,13 @@ void Residency::free_frame(ResidencyLock&, float* frame, uint32_t bytes) {
 
 // ---- sealing ----
 
+Status Residency::reserve(ResidencyLock& lock, PageTable* table, size_t end, size_t count) {
+  while (free_records_.size() < count) {
+    if (Status status = add_records(lock); !status.ok()) return status;
+  }
+  return grow(lock, table, end);
+}
+
 Status Residency::publish(ResidencyLock& lock, PageTable* table, uint8_t* slot, uint32_t bytes,
                           uint32_t rope_epoch, std::span<const SectionEntry> entries) {
   if (Status status = grow(lock, table, table->pages.size() + 1); !status.ok()) return status;

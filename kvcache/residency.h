@@ -69,6 +69,9 @@ class Residency {
   // A slot in seal_tier(), making room if it must. May release and take the lock again.
   Result<uint8_t*> new_slot(ResidencyLock& lock, uint32_t bytes);
   void free_slot(ResidencyLock& lock, MemoryTier tier, uint8_t* slot, uint32_t bytes);
+  // Takes the memory that publishing or replacing `count` more pages needs, `end` being the table's length
+  // then. Before the slots of these pages: once they are taken, what is left may be too little for either.
+  Status reserve(ResidencyLock& lock, PageTable* table, size_t end, size_t count);
   // Appends a page that owns `slot` (of seal_tier()) to the table.
   Status publish(ResidencyLock& lock, PageTable* table, uint8_t* slot, uint32_t bytes, uint32_t rope_epoch,
                  std::span<const SectionEntry> entries);

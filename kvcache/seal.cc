@@ -113,6 +113,11 @@ Result<std::vector<uint8_t*>> allocate_slots(const CacheContext& context, std::s
   slots.reserve(jobs.size());
   ResidencyLock lock = context.residency.lock();
   for (const SealJob& job : jobs) {
+    PageTable* table = job.sequence->layers[job.layer].table;
+    const Status status = context.residency.reserve(lock, table, size_t{job.page} + 1, jobs.size());
+    if (!status.ok()) return status;
+  }
+  for (const SealJob& job : jobs) {
     const uint32_t bytes = context.config.layer[job.layer].layout_of(job.page).bytes;
     Result<uint8_t*> slot = context.residency.new_slot(lock, bytes);
     if (!slot.ok()) {

@@ -37,6 +37,20 @@ void free_frames(const CacheContext& context, FrameRun* run) {
   *run = {};
 }
 
+void keep_frames(const CacheContext& context, SequenceLayer* layer, uint32_t page, uint64_t length) {
+  const uint32_t page_tokens = context.config.page_tokens;
+  FrameRun& live = layer->live;
+  const uint32_t end = std::min(page, static_cast<uint32_t>((length + page_tokens - 1) / page_tokens));
+  const size_t count =
+      std::min<size_t>(end > live.first_page ? end - live.first_page : 0, live.frames.size());
+  if (count == 0) return;
+  const auto moved = live.frames.begin() + static_cast<ptrdiff_t>(count);
+  layer->before = {{live.frames.begin(), moved}, live.first_page, live.begin, length};
+  live.frames.erase(live.frames.begin(), moved);
+  live.first_page += static_cast<uint32_t>(count);
+  live.begin = std::max(live.begin, uint64_t{live.first_page} * page_tokens);
+}
+
 uint32_t first_recent_page(const CacheConfig& config, uint64_t position) {
   const auto page = static_cast<uint32_t>(position / config.page_tokens);
   return page > config.recent_pages ? page - config.recent_pages : 0;
@@ -57,6 +71,7 @@ void free_sequence(const CacheContext& context, Sequence* sequence) {
   for (SequenceLayer& layer : sequence->layers) {
     free_frames(context, &layer.live);
     free_frames(context, &layer.replay);
+    free_frames(context, &layer.before);
     ResidencyLock lock = context.residency.lock();
     context.residency.free_table(lock, layer.table);
   }
@@ -144,6 +159,29 @@ Status reopen_pages(const CacheContext& context, const SequenceLayer& layer, uin
 }
 
 }  // namespace
+
+void undo_step(const CacheContext& context, Sequence* sequence, uint64_t length) {
+  const uint32_t page_tokens = context.config.page_tokens;
+  const auto end = static_cast<uint32_t>((length + page_tokens - 1) / page_tokens);
+  ResidencyLock lock = context.residency.lock();
+  for (SequenceLayer& layer : sequence->layers) {
+    FrameRun& live = layer.live;
+    while (!live.frames.empty() && live.first_page + live.frames.size() > end) {
+      context.residency.free_frame(lock, live.frames.back(), context.config.frame_bytes());
+      live.frames.pop_back();
+    }
+    if (!layer.before.frames.empty()) {
+      layer.before.frames.insert(layer.before.frames.end(), live.frames.begin(), live.frames.end());
+      live = std::move(layer.before);
+      layer.before = {};
+    } else if (live.frames.empty()) {
+      live.first_page = end;
+      live.begin = length;
+    }
+    live.end = length;
+    context.residency.truncate_table(lock, layer.table, static_cast<uint32_t>(length / page_tokens));
+  }
+}
 
 Status truncate_sequence(const CacheContext& context, Sequence* sequence, uint64_t length) {
   if (length > sequence->length) {

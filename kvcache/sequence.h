@@ -32,6 +32,7 @@ struct SequenceLayer {
   PageTable* table = nullptr;
   FrameRun live;    // ends with the tail
   FrameRun replay;  // of the last replay steps
+  FrameRun before;  // what the open step found and needs no more: it comes back when the step is undone
 };
 
 struct Sequence {
@@ -48,6 +49,8 @@ Status extend_frames(const CacheContext& context, FrameRun* run, uint32_t page);
 // Frees the frames of pages below `page`.
 void trim_frames(const CacheContext& context, FrameRun* run, uint32_t page);
 void free_frames(const CacheContext& context, FrameRun* run);
+// Moves the live frames below `page` that hold tokens below `length` to layer->before, which is empty.
+void keep_frames(const CacheContext& context, SequenceLayer* layer, uint32_t page, uint64_t length);
 
 // The first page whose frame queries of the next tokens still see: the tail's and `recent_pages` before it.
 uint32_t first_recent_page(const CacheConfig& config, uint64_t position);
@@ -56,6 +59,9 @@ std::unique_ptr<Sequence> new_sequence(const CacheContext& context, uint64_t id)
 void free_sequence(const CacheContext& context, Sequence* sequence);
 // to (new and empty) becomes a fork of from: pages shared, frames copied.
 Status fork_sequence(const CacheContext& context, const Sequence& from, Sequence* to);
+// Forgets what an open step has appended from position `length` on, in the layers it has come to. Needs no
+// memory and reads nothing, so that it cannot fail.
+void undo_step(const CacheContext& context, Sequence* sequence, uint64_t length);
 // Forgets positions >= length. Pages that must be re-opened are decoded into frames, all layers or none.
 // kMiss when one of them is lost.
 Status truncate_sequence(const CacheContext& context, Sequence* sequence, uint64_t length);

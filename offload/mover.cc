@@ -7,10 +7,9 @@
 namespace quire {
 namespace {
 
-constexpr int kMaxLate = 4;                                 // rounds of a write that may be late
-constexpr int kMaxAttempts = 8;                             // writes that someone who needs room waits for
-constexpr uint32_t kDropPages = 4;                          // pages dropped at once when room is needed
-constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
+constexpr int kMaxLate = 4;         // rounds of a write that may be late
+constexpr int kMaxAttempts = 8;     // writes that someone who needs room waits for
+constexpr uint32_t kDropPages = 4;  // pages dropped at once when room is needed
 
 }  // namespace
 
@@ -29,12 +28,13 @@ StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget) {
   return layout;
 }
 
-Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience)
-    : context_(context), copy_stream_(copy_stream), patience_(patience) {}
+Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience, MoverDrive drive)
+    : context_(context), copy_stream_(copy_stream), patience_(patience), drive_(drive) {}
 
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
-                                             const TierOpener& open_tier, Nanoseconds patience) {
-  std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience));
+                                             const TierOpener& open_tier, Nanoseconds patience,
+                                             MoverDrive drive) {
+  std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience, drive));
   if (!open_tier) return mover;
   mover->layout_ = plan_staging(context.config, context.host_budget.limit());
   Result<BudgetedBytes> staging =
@@ -46,6 +46,10 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
   mover->staging_ = std::move(*staging);
   mover->loads_.resize(mover->layout_.loads);
   mover->writes_.resize(mover->layout_.writes);
+  if (drive == MoverDrive::kCallers) {
+    if (Status status = mover->open(open_tier); !status.ok()) return status;
+    return mover;
+  }
   std::promise<Status> opened;
   std::future<Status> result = opened.get_future();
   mover->thread_ = std::thread([m = mover.get(), &open_tier, &opened] { m->run(open_tier, &opened); });
@@ -65,33 +69,42 @@ Mover::~Mover() {
   }
 }
 
-void Mover::run(const TierOpener& open_tier, std::promise<Status>* opened) {
+Status Mover::open(const TierOpener& open_tier) {
   Result<std::unique_ptr<Tier>> tier = open_tier({staging_.data(), staging_.size()});
   if (tier.ok()) tier_ = std::move(*tier);
-  const Status status = tier.status();
+  return tier.status();
+}
+
+bool Mover::stopping() {
+  ResidencyLock lock = context_.residency.lock();
+  return stopping_;
+}
+
+void Mover::run(const TierOpener& open_tier, std::promise<Status>* opened) {
+  const Status status = open(open_tier);
   const bool ok = status.ok();
   opened->set_value(status);  // open_tier and opened are gone after this
   if (!ok) return;
-  std::array<Completion, 32> completions;
-  for (;;) {
-    {
-      ResidencyLock lock = context_.residency.lock();
-      if (stopping_) break;
-    }
-    start_loads();
-    start_write();
-    const Result<size_t> count = tier_->poll(completions, kIdlePoll);
-    if (!count.ok()) {
-      give_up(count.status());
-      break;
-    }
-    for (size_t i = 0; i < *count; ++i) complete(completions[i]);
+  while (!stopping() && turn(kIdlePoll)) {
   }
   // Only the destructor comes after a stop; after a failure the tier still answers drop and stats.
   ResidencyLock lock = context_.residency.lock();
   stopped_.wait(lock, [&] { return stopping_; });
   lock.unlock();
   tier_.reset();
+}
+
+bool Mover::turn(Nanoseconds idle) {
+  start_loads();
+  start_write();
+  std::array<Completion, 32> completions;
+  const Result<size_t> count = tier_->poll(completions, idle);
+  if (!count.ok()) {
+    give_up(count.status());
+    return false;
+  }
+  for (size_t i = 0; i < *count; ++i) complete(completions[i]);
+  return true;
 }
 
 // The io engine is broken: what was to be read is lost, what is in memory stays there.
@@ -170,7 +183,7 @@ bool Mover::copy_to_host(ResidencyLock& lock) {
 bool Mover::wait_round(ResidencyLock& lock) {
   const uint64_t seen = rounds_;
   tier_->wake();
-  while (!round_ended_.wait_for(lock, patience_, [&] { return rounds_ != seen; })) {
+  while (!wait_until(lock, round_ended_, patience_, [&] { return rounds_ != seen; })) {
     if (late_writes_ == layout_.writes) return false;
   }
   return true;

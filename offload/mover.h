@@ -46,6 +46,12 @@ struct StagingLayout {
 // A layout that leaves most of the budget to pages.
 StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget);
 
+// Who runs the mover.
+enum class MoverDrive : uint8_t {
+  kThread,   // a thread of its own
+  kCallers,  // whoever waits for it, and turn(): one thread then steps a whole engine, for tests
+};
+
 // Opens the tier over the staging memory; runs on the mover's thread, which owns the tier from then on.
 using TierOpener = std::function<Result<std::unique_ptr<Tier>>(std::span<uint8_t> staging)>;
 
@@ -53,9 +59,11 @@ class Mover final : public Pager {
  public:
   // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
   // a device tier. patience: how long, in real time, late requests may keep all of the staging memory before
-  // the disk counts as hung. Both the context and the stream outlive the mover.
+  // the disk counts as hung; on the context's clock when callers drive. Both the context and the stream
+  // outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
-                                               const TierOpener& open_tier, Nanoseconds patience);
+                                               const TierOpener& open_tier, Nanoseconds patience,
+                                               MoverDrive drive = MoverDrive::kThread);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -70,6 +78,10 @@ class Mover final : public Pager {
   void drop(ResidencyLock& lock, const Place& place) override;
   Status flush() override;
 
+  // One round of its work: starts what is due, waits at most `idle` for something to end, settles it. False
+  // when the tier is broken for good. With kCallers, and from the one thread that uses everything else.
+  bool turn(Nanoseconds idle);
+
   const MoverCounts& counts() const { return counts_; }
   // Zeros without a disk tier.
   TierStats tier_stats() const;
@@ -77,10 +89,12 @@ class Mover final : public Pager {
  private:
   struct Load;
   struct Write;
-  Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience);
+  Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patience, MoverDrive drive);
 
   // On the mover's thread.
+  Status open(const TierOpener& open_tier);
   void run(const TierOpener& open_tier, std::promise<Status>* opened);
+  bool stopping();
   void start_loads();
   void start_load(uint32_t index);
   void start_write();
@@ -98,6 +112,8 @@ class Mover final : public Pager {
   bool verify(const Page& page, const uint8_t* bytes) const;
 
   // For callers.
+  template <typename Done>
+  bool wait_until(ResidencyLock& lock, std::condition_variable& changed, Nanoseconds limit, Done&& done);
   bool drop_clean(ResidencyLock& lock, MemoryTier tier);
   bool wait_round(ResidencyLock& lock);
   bool copy_to_host(ResidencyLock& lock);
@@ -108,6 +124,7 @@ class Mover final : public Pager {
   CacheContext context_;
   Stream* copy_stream_;
   const Nanoseconds patience_;
+  const MoverDrive drive_;
   StagingLayout layout_;
   BudgetedBytes staging_;
   std::vector<Load> loads_;

@@ -32,7 +32,7 @@ LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
 
 Status Mover::wait_staging() {
   ResidencyLock lock = context_.residency.lock();
-  const bool settled = load_finished_.wait_for(lock, patience_, [&] {
+  const bool settled = wait_until(lock, load_finished_, patience_, [&] {
     return broken_ || std::ranges::any_of(loads_, &Load::is_free) ||
            std::ranges::none_of(loads_, &Load::is_late);
   });
@@ -128,7 +128,7 @@ void Mover::complete_read(const Completion& completion) {
 void Mover::wait_load(LoadId id, std::span<const uint8_t*> bytes) {
   ResidencyLock lock = context_.residency.lock();
   const Load& load = loads_[id.value];
-  load_finished_.wait(lock, [&] { return load.state == Load::State::kDone; });
+  wait_until(lock, load_finished_, kForever, [&] { return load.state == Load::State::kDone; });
   std::copy_n(load.bytes.begin(), load.count, bytes.begin());
 }
 

@@ -7,6 +7,8 @@
 namespace quire {
 
 inline constexpr uint64_t kWriteTag = uint64_t{1} << 63;
+inline constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
+inline constexpr Nanoseconds kForever = Nanoseconds::max();
 inline constexpr uint32_t kReadsPerLoad = kRunPages;
 inline constexpr const char* kHung =
     "the disk does not answer: late requests still have all the staging memory";
@@ -42,5 +44,24 @@ struct Mover::Write {
   std::vector<Place> places;
   Nanoseconds start{};
 };
+
+// Waits until `done`; false when that takes longer than `limit`. The lock is let go meanwhile.
+template <typename Done>
+bool Mover::wait_until(ResidencyLock& lock, std::condition_variable& changed, Nanoseconds limit,
+                       Done&& done) {
+  if (drive_ == MoverDrive::kThread) {
+    if (limit != kForever) return changed.wait_for(lock, limit, done);
+    changed.wait(lock, done);
+    return true;
+  }
+  const Nanoseconds start = context_.clock.now();
+  while (!done()) {
+    if (context_.clock.now() - start >= limit) return false;
+    lock.unlock();
+    turn(kIdlePoll);
+    lock.lock();
+  }
+  return true;
+}
 
 }  // namespace quire

@@ -70,8 +70,9 @@ void Mover::start_write() {
     write.pages = pick_victims(lock);
   }
   if (write.pages.empty()) {
-    const bool idle = std::none_of(writes_.begin(), writes_.end(), [](const Write& w) { return w.busy; });
-    if (idle) end_round({StatusCode::kOverBudget, why_nothing_moves()});
+    // A late write has ended its round already and may stay for ever.
+    const bool none = std::ranges::all_of(writes_, [](const Write& w) { return w.pages.empty(); });
+    if (none) end_round({StatusCode::kOverBudget, why_nothing_moves()});
     return;
   }
   uint8_t* buffer = write_buffer(index);

@@ -85,6 +85,13 @@ test_aarch64() {
   run_ctest aarch64 --exclude-regex "$too_long"
 }
 
+# simulate SEEDS: lives of an engine in Release, a thousand at a time on every core.
+simulate() {
+  local batch=1000
+  seq 1 "$batch" "$1" | quietly simulation.log xargs --max-procs="$jobs" -I{} \
+    build/release/tests/simulation/quire_simulation --first {} --seeds "$batch"
+}
+
 # Without it the tests that read it are skipped, which the summary shows.
 find_real_model() {
   QUIRE_SMOLLM2=$(bench/smollm2.sh) || QUIRE_SMOLLM2=

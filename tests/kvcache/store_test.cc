@@ -218,8 +218,13 @@ TEST_F(Store, AStepThatSkipsALayerForgetsItsTokens) {
   EXPECT_EQ(status.code(), StatusCode::kInvalid);
   EXPECT_NE(status.message().find("layer 1"), std::string::npos);
   EXPECT_EQ(engine_->cache().length(sequence_), 40U);
+  // The step had sealed the page that holds the tail: the tail comes back as it was, not as the page decodes.
   const Output output = run(sequence_, 40, 60);
-  EXPECT_LT(relative_error(last_row(world_, output, 0).data(), attend_reference(world_, 0, 99)), 0.2);
+  const auto fresh = open_engine(world_);
+  const Output expected = run_chunks(*fresh, world_, *fresh->cache().create_sequence(), 0, 100, 50);
+  for (uint32_t layer = 0; layer < world_.layers; ++layer) {
+    EXPECT_EQ(last_row(world_, output, layer), last_row(world_, expected, layer));
+  }
 }
 
 TEST_F(Store, RefusesWhatMakesNoSense) {

@@ -1,0 +1,320 @@
+#include "tests/simulation/simulation.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <map>
+#include <tuple>
+
+#include "tests/simulation/tokens.h"
+
+namespace quire::testing {
+namespace {
+
+constexpr uint64_t kLeastOperations = 200;
+constexpr uint64_t kMostOperations = 1000;
+constexpr uint64_t kLeastFaults = 3;
+constexpr uint32_t kStepTokens = 64;
+
+// The engine's executor: one thread, and the mover may get turns between the items.
+void run_inline(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), void* arg) {
+  auto* simulation = static_cast<Simulation*>(context);
+  for (uint32_t i = 0; i < n; ++i) {
+    if (simulation != nullptr) simulation->computing();
+    fn(arg, i);
+  }
+}
+
+}  // namespace
+
+SimulationResult simulate(uint64_t seed, bool verbose) { return Simulation(seed, verbose).run(); }
+
+Simulation::Simulation(uint64_t seed, bool verbose)
+    : seed_(seed), verbose_(verbose), disk_world_(seed * 2 + 1), random_(seed * 2) {
+  result_.seed = seed;
+}
+
+void Simulation::fail(const std::string& what) {
+  if (failed()) return;
+  result_.failure = "operation " + std::to_string(result_.operations) + " (" +
+                    std::string(kOperationNames[static_cast<size_t>(disk_world_.operation)]) + "): " + what;
+}
+
+// ---- the world ----
+
+void Simulation::choose_world() {
+  constexpr std::array<CodecId, 3> kCodecs{CodecId::kBf16, CodecId::kInt8, CodecId::kRot4};
+  constexpr std::array<double, 3> kTolerances{2e-3, .05, .5};
+  const size_t codec = random_.chance(500) ? 0 : random_.between(1, 2);
+  lossless_ = codec == 0;
+  tolerance_ = kTolerances[codec];
+  config_.layers = static_cast<uint32_t>(random_.between(1, 3));
+  config_.kv_heads = static_cast<uint32_t>(random_.between(1, 2));
+  config_.query_heads = 2;
+  config_.head_dim = 32;
+  config_.page_tokens = 32;
+  config_.recent_pages = random_.chance(250) ? 1 : 0;
+  config_.max_step_tokens = kStepTokens;
+  config_.layer.assign(config_.layers,
+                       LayerConfig{kCodecs[codec], kCodecs[codec], {}, {}, {}, {}, 0, {}, {}, {}, {}});
+  turns_per_thousand_ = static_cast<uint32_t>(random_.between(0, 300));
+  if (random_.chance(200)) device_budget_ = uint64_t{64} << 10;
+  nvme_budget_ = random_.chance(750) ? uint64_t{4} << 20 : random_.between(4, 10) * (uint64_t{128} << 10);
+}
+
+// Some disks only report what goes wrong when they write: then no page may ever be lost.
+void Simulation::choose_faults() {
+  const bool reported_writes_only = random_.chance(300);
+  if (!reported_writes_only && random_.chance(400)) jumps_per_thousand_ = 30;
+  const uint64_t kinds = random_.between(3, 7);
+  for (uint64_t i = 0; i < kinds; ++i) {
+    auto fault = static_cast<SimFault>(random_.below(kDiskFaults));
+    if (reported_writes_only) {
+      constexpr std::array<SimFault, 6> kReported{SimFault::kWriteError, SimFault::kWriteNoSpace,
+                                                  SimFault::kWriteShort, SimFault::kWriteLate,
+                                                  SimFault::kWriteTwice, SimFault::kReadTwice};
+      fault = kReported[random_.below(kReported.size())];
+    }
+    const bool hangs = fault == SimFault::kReadHung || fault == SimFault::kWriteHung;
+    disk_world_.per_thousand[static_cast<size_t>(fault)] =
+        static_cast<uint32_t>(random_.between(10, hangs ? 60 : 200));
+  }
+}
+
+// A disk that few faults have hit so far gets worse; where it is hardly used, the clock must do.
+void Simulation::worsen_faults() {
+  jumps_per_thousand_ = 100;
+  for (uint32_t& chance : disk_world_.per_thousand) chance = chance == 0 ? 0 : 500;
+}
+
+EngineOptions Simulation::options_of(bool simulated) {
+  EngineOptions options;
+  options.config = config_;
+  options.kernels = &best_kernels();
+  options.parallel_for = run_inline;
+  options.threads = 1;
+  options.device.lazy = true;
+  options.host_budget = uint64_t{64} << 20;
+  options.clock = &disk_world_.clock;
+  if (!simulated) return options;
+  options.parallel_context = this;
+  options.mover_drive = MoverDrive::kCallers;
+  options.device_budget = device_budget_;
+  options.nvme_budget = nvme_budget_;
+  options.nvme_path = "/tmp";
+  options.io_deadline = std::chrono::milliseconds(50);
+  options.open_io = [this](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {
+    auto disk = std::make_unique<SimulatedDisk>(disk_world_, nvme_budget_);
+    disk_ = disk.get();
+    return std::unique_ptr<IoEngine>(std::move(disk));
+  };
+  return options;
+}
+
+namespace {
+
+// The smallest budget, in blocks of 4 KiB, that an engine opens with; remembered by what it depends on.
+uint64_t smallest_host_budget(EngineOptions options) {
+  using Key = std::tuple<uint32_t, uint32_t, uint32_t, CodecId, bool>;
+  static std::map<Key, uint64_t> known;
+  const CacheConfig& config = options.config;
+  const Key key{config.layers, config.kv_heads, config.recent_pages, config.layer[0].key_codec,
+                options.device_budget != 0};
+  if (const auto found = known.find(key); found != known.end()) return found->second;
+  options.parallel_context = nullptr;
+  uint64_t refused = 0;
+  uint64_t opened = uint64_t{1} << 14;
+  while (opened - refused > 1) {
+    const uint64_t middle = refused + (opened - refused) / 2;
+    options.host_budget = middle << 12;
+    (Engine::open(options).ok() ? opened : refused) = middle;
+  }
+  return known[key] = opened << 12;
+}
+
+}  // namespace
+
+bool Simulation::open() {
+  Result<std::unique_ptr<Engine>> twin = Engine::open(options_of(false));
+  EngineOptions options = options_of(true);
+  const uint64_t least = smallest_host_budget(options);
+  host_budget_ = least + random_.below(4) * (uint64_t{64} << 10);
+  options.host_budget = host_budget_;
+  Result<std::unique_ptr<Engine>> engine = Engine::open(options);
+  if (!twin.ok() || !engine.ok()) {
+    fail("an engine does not open: " + (twin.ok() ? engine : twin).status().message());
+    return false;
+  }
+  twin_ = std::move(*twin);
+  engine_ = std::move(*engine);
+  if (verbose_) {
+    std::printf(
+        "world: %u layers, %u kv heads, codec %.*s, recent %u, host %llu KiB, device %llu KiB, disk %llu "
+        "KiB\n",
+        config_.layers, config_.kv_heads,
+        static_cast<int>(find_codec(config_.layer[0].key_codec)->name.size()),
+        find_codec(config_.layer[0].key_codec)->name.data(), config_.recent_pages,
+        static_cast<unsigned long long>(host_budget_ >> 10),
+        static_cast<unsigned long long>(device_budget_ >> 10),
+        static_cast<unsigned long long>(nvme_budget_ >> 10));
+    for (size_t i = 0; i < kDiskFaults; ++i) {
+      if (disk_world_.per_thousand[i] > 0) {
+        std::printf("  %.*s: %u of 1000\n", static_cast<int>(kFaultNames[i].size()), kFaultNames[i].data(),
+                    disk_world_.per_thousand[i]);
+      }
+    }
+  }
+  return true;
+}
+
+// ---- the mover's turns ----
+
+void Simulation::turn(uint32_t times) {
+  for (uint32_t i = 0; i < times; ++i) engine_->mover()->turn(std::chrono::microseconds(random_.below(500)));
+}
+
+void Simulation::computing() {
+  if (engine_ != nullptr && random_.chance(turns_per_thousand_)) turn(1);
+}
+
+// So that something is under way whatever the operation is.
+void Simulation::start_reads() {
+  const Track& t = track(random_.below(tracks_.size()));
+  const auto layer = static_cast<uint32_t>(random_.below(config_.layers));
+  if (!engine_->cache().prefetch(t.engine, layer, random_.below(t.tokens.size() + 1), 256).ok())
+    fail("a prefetch fails");
+}
+
+void Simulation::set_clock() {
+  const bool forwards = random_.chance(500);
+  const Nanoseconds by = std::chrono::milliseconds(random_.between(1, random_.chance(500) ? 100 : 1000000));
+  disk_world_.clock.jump(forwards ? by : -by);
+  disk_world_.counts.add(forwards ? SimFault::kClockForwards : SimFault::kClockBackwards,
+                         disk_world_.operation);
+}
+
+// ---- judging ----
+
+// An error needs a reason: a fault that hit, or a disk that is full.
+void Simulation::judge_error(const Status& status, const char* what) {
+  if (disk_world_.stuck) return fail("somebody waits for what never comes");
+  ++result_.errors;
+  const TierStats tier = engine_->mover()->tier_stats();
+  const bool disk_full = tier.used_bytes + (uint64_t{512} << 10) > tier.capacity;
+  // The least budget is one for a single sequence.
+  const bool crowded = tracks_.size() > 1 && status.code() == StatusCode::kOverBudget;
+  const bool faulty = disk_world_.counts.sum() > 0 || crowded;
+  const bool disk_error = status.code() == StatusCode::kIo || status.code() == StatusCode::kDeadline ||
+                          status.code() == StatusCode::kOverBudget;
+  if (verbose_) std::printf("    %s: %s\n", what, status.message().c_str());
+  if (!disk_error) return fail(std::string(what) + " reports what no fault explains: " + status.message());
+  if (disk_world_.healed && !disk_full && !crowded)
+    return fail(std::string(what) + " fails on a healed disk: " + status.message());
+  if (!faulty && !disk_full) return fail(std::string(what) + " fails on a clean disk: " + status.message());
+  // What hangs for good is put right sooner or later.
+  if (random_.chance(500)) disk_->release_hung();
+}
+
+void Simulation::judge_miss(const Miss& miss) {
+  if (verbose_) {
+    std::printf("    miss: layer %u, tokens %llu + %llu\n", miss.layer,
+                static_cast<unsigned long long>(miss.first), static_cast<unsigned long long>(miss.count));
+  }
+  if (disk_world_.stuck) return fail("somebody waits for what never comes");
+  if (disk_world_.bad_reads == 0) fail("tokens are reported lost although no read went wrong");
+}
+
+void Simulation::check_budgets() {
+  if (engine_->host_budget().peak() > host_budget_) fail("host_budget was exceeded");
+  const Budget* device = engine_->device_budget();
+  if (device != nullptr && device->peak() > device_budget_) fail("device_budget was exceeded");
+  const TierStats tier = engine_->mover()->tier_stats();
+  if (tier.used_bytes > nvme_budget_ || tier.live_bytes > tier.used_bytes) fail("nvme_budget was exceeded");
+  if (disk_world_.stuck) fail("somebody waits for what never comes");
+  const CacheCounts ours = engine_->cache().counts();
+  const CacheCounts theirs = twin_->cache().counts();
+  if (ours.sequences != theirs.sequences || ours.sequences != tracks_.size())
+    fail("the engine counts other sequences than there are");
+  for (const Track& t : tracks_) {
+    if (engine_->cache().length(t.engine) != t.tokens.size()) fail("a sequence has another length");
+  }
+}
+
+// ---- the end ----
+
+void Simulation::finish() {
+  disk_world_.healed = true;
+  disk_world_.operation = Operation::kIdle;
+  disk_->release_hung();
+  turn(64);
+  disk_world_.clock.advance(std::chrono::seconds(1));
+  turn(64);
+  // A healed disk may be full all the same: then the longest sequences go until the rest has room.
+  for (size_t i = 0; i < tracks_.size() && !failed(); ++i) {
+    run_both({new_tokens(i, 1)}, 0);
+  }
+  check_budgets();
+  if (!failed()) check_nothing_left();
+}
+
+void Simulation::check_nothing_left() {
+  while (!tracks_.empty()) {
+    if (!engine_->cache().free(tracks_.back().engine).ok()) fail("a sequence cannot be freed");
+    tracks_.pop_back();
+  }
+  for (int i = 0; i < 200; ++i) {
+    disk_->release_hung();
+    engine_->mover()->turn(std::chrono::milliseconds(10));
+  }
+  const TierStats tier = engine_->mover()->tier_stats();
+  {
+    ResidencyLock lock = engine_->residency().lock();
+    const ResidencyCounts& counts = engine_->residency().counts(lock);
+    if (counts.pages != 0 || counts.memory_bytes[0] != 0 || counts.memory_bytes[1] != 0 ||
+        counts.disk_pages != 0)
+      fail("pages are left when all sequences are gone");
+  }
+  if (tier.used_bytes != 0 || tier.live_bytes != 0) {
+    fail("the disk tier holds " + std::to_string(tier.used_bytes) + " bytes, " +
+         std::to_string(tier.live_bytes) + " of them live, when all sequences are gone");
+  }
+  const Budget& host = engine_->host_budget();
+  for (const Use use : {Use::kPages, Use::kTails}) {
+    if (host.used(use) != 0)
+      fail(std::string(use_name(use)) + " still holds " + std::to_string(host.used(use)) + " bytes");
+  }
+  const Budget* device = engine_->device_budget();
+  if (device != nullptr && device->used(Use::kPages) != 0) fail("the device still holds pages");
+  if (Status status = engine_->close(); !status.ok()) fail("close fails: " + status.message());
+  if (host.used(Use::kStaging) != 0 || host.used(Use::kWork) != 0) fail("close leaves memory behind");
+}
+
+SimulationResult Simulation::run() {
+  choose_world();
+  choose_faults();
+  if (!open() || !begin_track()) return result_;
+  while (!failed()) {
+    const bool enough = result_.operations >= kLeastOperations && disk_world_.counts.sum() >= kLeastFaults;
+    if (enough || result_.operations >= kMostOperations) break;
+    if (result_.operations == kLeastOperations) worsen_faults();
+    const Operation operation = choose_operation();
+    ++result_.operations;
+    disk_world_.operation = operation;
+    if (verbose_) {
+      const std::string_view name = kOperationNames[static_cast<size_t>(operation)];
+      std::printf("%4llu %.*s\n", static_cast<unsigned long long>(result_.operations),
+                  static_cast<int>(name.size()), name.data());
+    }
+    if (random_.chance(jumps_per_thousand_)) set_clock();
+    if (random_.chance(300)) start_reads();
+    turn(static_cast<uint32_t>(random_.below(3)));
+    act(operation);
+    turn(static_cast<uint32_t>(random_.below(3)));
+    if (!failed()) check_budgets();
+  }
+  if (!failed()) finish();
+  result_.counts = disk_world_.counts;
+  result_.faults = disk_world_.counts.sum();
+  return result_;
+}
+
+}  // namespace quire::testing

@@ -1,8 +1,39 @@
 // Which attention kernel a call gets.
+#include <array>
+
 #include "quant/cuda/attend_dims.h"
+#include "quant/cuda/attend_staged.h"
 
 namespace quire::cuda {
 namespace {
+
+struct StagedPair {
+  CodecId key;
+  CodecId value;
+  cudaError_t (*attend)(const AttendArgs& args, cudaStream_t stream);
+};
+constexpr std::array kStagedPairs{
+    StagedPair{CodecId::kRot4, CodecId::kRot4, attend_rot4},
+    StagedPair{CodecId::kRot3, CodecId::kRot3, attend_rot3},
+    StagedPair{CodecId::kRot2, CodecId::kRot2, attend_rot2},
+    StagedPair{CodecId::kRot3, CodecId::kRot2, attend_rot3_rot2},
+    StagedPair{CodecId::kInt8, CodecId::kInt8, attend_int8},
+    StagedPair{CodecId::kInt4, CodecId::kInt4, attend_int4},
+    StagedPair{CodecId::kInt3, CodecId::kInt3, attend_int3},
+    StagedPair{CodecId::kInt2, CodecId::kInt2, attend_int2},
+};
+constexpr uint32_t kStagedTokens = 64;
+
+// cudaErrorNotSupported where no kernel was made for exactly this.
+cudaError_t attend_staged(const AttendArgs& args, cudaStream_t stream) {
+  if (args.format.shape.tokens != kStagedTokens) return cudaErrorNotSupported;
+  if (args.section_count == 0 || args.rows == 0) return cudaSuccess;
+  for (const StagedPair& pair : kStagedPairs) {
+    if (pair.key == args.format.key.id && pair.value == args.format.value.id)
+      return pair.attend(args, stream);
+  }
+  return cudaErrorNotSupported;
+}
 
 cudaError_t attend_any(const AttendArgs& args, bool prefill, cudaStream_t stream) {
   if (!has_kernels(args.format)) return cudaErrorNotSupported;
@@ -31,10 +62,13 @@ cudaError_t attend_any(const AttendArgs& args, bool prefill, cudaStream_t stream
 }  // namespace
 
 cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream) {
-  return attend_any(args, false, stream);
+  const cudaError_t staged = attend_staged(args, stream);
+  return staged != cudaErrorNotSupported ? staged : attend_any(args, false, stream);
 }
 cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream) {
-  return attend_any(args, true, stream);
+  // What reading the sections once per sixteen rows costs is less than what a kernel of their own gains.
+  const cudaError_t staged = attend_staged(args, stream);
+  return staged != cudaErrorNotSupported ? staged : attend_any(args, true, stream);
 }
 
 }  // namespace quire::cuda

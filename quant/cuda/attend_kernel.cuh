@@ -18,8 +18,68 @@ __device__ __forceinline__ int visible_from(const AttendArgs& args, uint32_t row
   return static_cast<int>(first < 0 ? 0 : first);
 }
 
+// Query rows first_row .. + rows of a head to q [rows][dim] in shared memory, zeros where there are none.
+template <int kBlocks>
+__device__ __forceinline__ void load_block_rows(const AttendArgs& args, uint32_t head, uint32_t first_row,
+                                                uint32_t rows, float* q) {
+  constexpr uint32_t kDim = kBlocks * 32;
+  for (uint32_t i = threadIdx.x * 4; i < rows * kDim; i += blockDim.x * 4) {
+    const uint32_t row = first_row + i / kDim;
+    float4 four = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+    if (row < args.rows) four = load_as<float4>(args.q + (size_t{head} * args.rows + row) * kDim + i % kDim);
+    store_as<float4>(q + i, four);
+  }
+}
+
+// The state that lies in o, m and l, all in shared memory, to the partials of the block's run.
+template <int kBlocks>
+__device__ __forceinline__ void store_block_rows(const AttendArgs& args, uint32_t head, uint32_t first_row,
+                                                 uint32_t rows, const float* o, const float* m,
+                                                 const float* l) {
+  constexpr uint32_t kDim = kBlocks * 32;
+  const size_t out = (size_t{head} * gridDim.x + blockIdx.x) * args.rows;
+  for (uint32_t i = threadIdx.x * 4; i < rows * kDim; i += blockDim.x * 4) {
+    const uint32_t row = first_row + i / kDim;
+    if (row < args.rows)
+      store_as<float4>(args.partials.o + (out + row) * kDim + i % kDim, load_as<float4>(o + i));
+  }
+  if (threadIdx.x < rows && first_row + threadIdx.x < args.rows) {
+    args.partials.m[out + first_row + threadIdx.x] = m[threadIdx.x];
+    args.partials.l[out + first_row + threadIdx.x] = l[threadIdx.x];
+  }
+}
+
+// Merges the states of all warps in their order and leaves the result in o, m and l. o takes the queries'
+// place.
+template <int kBlocks, int kTiles>
+__device__ __forceinline__ void merge_warps(const WarpContext& w, uint32_t warp, float* o, float* m, float* l,
+                                            RowState<kBlocks> (&rows)[kTiles]) {
+  for (uint32_t other = 1; other < kAttendWarps; ++other) {
+    __syncthreads();
+    if (warp == other) store_rows(w, rows, o, m, l);
+    __syncthreads();
+    if (warp == 0) merge_rows(w, o, m, l, rows);
+  }
+  __syncthreads();
+  if (warp == 0) store_rows(w, rows, o, m, l);
+  __syncthreads();
+}
+
+// Unfolded tokens of section 0.
+template <int kBlocks, int kTiles>
+__device__ __forceinline__ void attend_sinks(const WarpContext& w, const SectionRef& ref, uint32_t first_row,
+                                             uint32_t sinks, RowState<kBlocks> (&rows)[kTiles]) {
+  int first[kTiles];
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    first[tile] = visible_from(w.args, first_row + 8 * static_cast<uint32_t>(tile) + w.at.g, 0);
+  }
+#pragma unroll 1
+  for (uint32_t token = 0; token < sinks; ++token) attend_sink(w, ref, token, first, rows);
+}
+
 template <int kBlocks, int kTiles, bool kPrefill>
-__global__ void __launch_bounds__(kAttendWarps* kWarpLanes)
+__global__ void __launch_bounds__(kAttendWarps* kWarpLanes, 1)
     attend_kernel(const __grid_constant__ AttendArgs args) {
   constexpr uint32_t kDim = kBlocks * 32;
   constexpr uint32_t kRows = kTiles * 8;
@@ -30,21 +90,18 @@ __global__ void __launch_bounds__(kAttendWarps* kWarpLanes)
 
   Smem shared;
   float* q = shared.take<float>(size_t{kQueries} * kDim);
-  float* other_m = shared.take<float>(kRows);
-  float* other_l = shared.take<float>(kRows);
-  for (uint32_t i = threadIdx.x * 4; i < kQueries * kDim; i += blockDim.x * 4) {
-    const uint32_t row = first_row + i / kDim;
-    float4 four = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
-    if (row < args.rows) four = load_as<float4>(args.q + (size_t{head} * args.rows + row) * kDim + i % kDim);
-    store_as<float4>(q + i, four);
-  }
+  float* m = shared.take<float>(kRows);
+  float* l = shared.take<float>(kRows);
+  constexpr uint32_t kWords = kTiles * QueryOperands::words_of_warp(kBlocks);
+  uint32_t* query_words = shared.take<uint32_t>(size_t{kAttendWarps} * kWords) + size_t{warp} * kWords;
+  load_block_rows<kBlocks>(args, head, first_row, kQueries, q);
   __syncthreads();
 
   const uint32_t begin = blockIdx.x * args.run_sections;
   const uint32_t end = min(begin + args.run_sections, args.section_count);
   const SectionRef* sections = args.sections + size_t{head} * args.section_stride;
   const uint32_t warp_rows = kPrefill ? warp * kRows : 0;  // the warp's first row within the block's
-  const WarpContext w{args, q + size_t{warp_rows} * kDim, this_lane()};
+  const WarpContext w{args, q + size_t{warp_rows} * kDim, kRows - 1, this_lane()};
   RowState<kBlocks> rows[kTiles];
   clear_rows(rows);
   for (uint32_t s = begin + (kPrefill ? 0 : warp); s < end; s += kPrefill ? 1 : kAttendWarps) {
@@ -53,35 +110,22 @@ __global__ void __launch_bounds__(kAttendWarps* kWarpLanes)
     for (int tile = 0; tile < kTiles; ++tile) {
       first[tile] = visible_from(args, first_row + warp_rows + 8 * static_cast<uint32_t>(tile) + w.at.g, s);
     }
-    attend_section(w, sections[s], first, s == 0 ? args.format.sink_tokens : 0, rows);
+    const uint32_t sinks = s == 0 ? args.format.sink_tokens : 0;
+    if (sinks > 0) attend_sinks(w, sections[s], first_row + warp_rows, sinks, rows);
+    attend_section(w, sections[s], first, sinks, query_words, rows);
   }
   close_rows(rows);
 
-  // The queries are done with: their memory takes the states of the other warps, one after the other.
-  if constexpr (!kPrefill) {
-    for (uint32_t other = 1; other < kAttendWarps; ++other) {
+  if constexpr (kPrefill) {
+    for (uint32_t turn = 0; turn < kAttendWarps; ++turn) {
       __syncthreads();
-      if (warp == other) store_rows(w, rows, q, other_m, other_l);
+      if (warp == turn) store_rows(w, rows, q, m, l);
       __syncthreads();
-      if (warp == 0) merge_rows(w, q, other_m, other_l, rows);
+      store_block_rows<kBlocks>(args, head, first_row + turn * kRows, kRows, q, m, l);
     }
-  }
-  __syncthreads();
-  for (uint32_t turn = 0; turn < (kPrefill ? kAttendWarps : 1); ++turn) {
-    if (warp == turn) store_rows(w, rows, q, other_m, other_l);
-    __syncthreads();
-    const uint32_t rows_done = first_row + turn * kRows;
-    const size_t out = (size_t{head} * gridDim.x + blockIdx.x) * args.rows;
-    for (uint32_t i = threadIdx.x * 4; i < kRows * kDim; i += blockDim.x * 4) {
-      const uint32_t row = rows_done + i / kDim;
-      if (row < args.rows)
-        store_as<float4>(args.partials.o + (out + row) * kDim + i % kDim, load_as<float4>(q + i));
-    }
-    if (threadIdx.x < kRows && rows_done + threadIdx.x < args.rows) {
-      args.partials.m[out + rows_done + threadIdx.x] = other_m[threadIdx.x];
-      args.partials.l[out + rows_done + threadIdx.x] = other_l[threadIdx.x];
-    }
-    __syncthreads();
+  } else {
+    merge_warps(w, warp, q, m, l, rows);
+    store_block_rows<kBlocks>(args, head, first_row, kRows, q, m, l);
   }
 }
 
@@ -89,23 +133,18 @@ template <int kBlocks, int kTiles, bool kPrefill>
 cudaError_t launch_attend(const AttendArgs& args, cudaStream_t stream) {
   constexpr uint32_t kQueries = kTiles * 8 * (kPrefill ? kAttendWarps : 1);
   const dim3 grid(run_count(args), args.kv_heads, (args.rows + kQueries - 1) / kQueries);
-  const size_t shared = (size_t{kQueries} * kBlocks * 32 + 2 * kTiles * 8) * sizeof(float);
+  constexpr size_t kWords = size_t{kAttendWarps} * kTiles * QueryOperands::words_of_warp(kBlocks);
+  const size_t shared = (size_t{kQueries} * kBlocks * 32 + 2 * kTiles * 8 + kWords) * sizeof(float);
   return launch({grid, kAttendWarps * kWarpLanes, shared, stream}, attend_kernel<kBlocks, kTiles, kPrefill>,
                 args);
 }
 
-// Two tiles of rows share what is done per section, where there are that many rows and registers.
+// For any codecs and shape: what has no kernel of its own (attend_staged.h).
 template <int kBlocks>
 cudaError_t attend(const AttendArgs& args, bool prefill, cudaStream_t stream) {
   if (args.section_count == 0 || args.rows == 0) return cudaSuccess;
-  if constexpr (kBlocks <= 4) {
-    if (prefill) return launch_attend<kBlocks, 2, true>(args, stream);
-    if (args.rows > 8) return launch_attend<kBlocks, 2, false>(args, stream);
-    return launch_attend<kBlocks, 1, false>(args, stream);
-  } else {
-    if (prefill) return launch_attend<kBlocks, 1, true>(args, stream);
-    return launch_attend<kBlocks, 1, false>(args, stream);
-  }
+  if (prefill) return launch_attend<kBlocks, 1, true>(args, stream);
+  return launch_attend<kBlocks, 1, false>(args, stream);
 }
 
 }  // namespace quire::cuda

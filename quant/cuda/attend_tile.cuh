@@ -11,17 +11,22 @@
 
 namespace quire::cuda {
 
-// first[tile]: tokens of the section below this are not seen by row g of the tile.
+// first[tile]: tokens of the section below this are not seen by row g of the tile, as are `sinks` tokens,
+// which stand unfolded. query_words: [tiles][words_of_warp] in shared memory.
 template <int kBlocks, int kTiles>
 __device__ __forceinline__ void attend_section(const WarpContext& w, const SectionRef& ref,
                                                const int (&first)[kTiles], uint32_t sinks,
-                                               RowState<kBlocks> (&rows)[kTiles]) {
-  for (uint32_t token = 0; token < sinks; ++token) attend_sink(w, ref, token, first, rows);
-  QueryOperands<kBlocks> queries[kTiles];
-  prepare_queries(w, ref, queries);
+                                               uint32_t* query_words, RowState<kBlocks> (&rows)[kTiles]) {
+  QueryOperands queries[kTiles];
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    queries[tile].words =
+        query_words + tile * QueryOperands::words_of_warp(kBlocks) + 4 * (threadIdx.x % kWarpLanes);
+  }
+  prepare_queries<kBlocks>(w, ref, queries);
   for (uint32_t group = 0; group < w.args.format.shape.tokens; group += 32) {
     float scores[kTiles][8];
-    score_group(w, ref, group, queries, scores);
+    score_group<kBlocks>(w, ref, group, queries, scores);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       const int seen_from = max(first[tile], static_cast<int>(sinks)) - static_cast<int>(group);
@@ -29,7 +34,9 @@ __device__ __forceinline__ void attend_section(const WarpContext& w, const Secti
     }
     accumulate(w, ref, group, scores, rows);
   }
-  if (w.args.format.value.family == CodecFamily::kRotated) add_means(w, ref, rows);
+  if (w.args.format.value.family == CodecFamily::kRotated) {
+    add_means(w, value_meta(w, ref) + w.args.format.shape.tokens, ref.value_param, rows);
+  }
 }
 
 }  // namespace quire::cuda

@@ -9,7 +9,7 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-__device__ __forceinline__ float uniform_value(const SideCodec& codec, Side side, SectionShape shape,
+__device__ __forceinline__ float uniform_value(const DeviceCodec& codec, Side side, SectionShape shape,
                                                const uint8_t* meta, uint32_t param, uint32_t code,
                                                uint32_t token, uint32_t channel) {
   const uint32_t groups = side == Side::kKey ? shape.dim : shape.tokens;
@@ -23,7 +23,7 @@ __device__ __forceinline__ float uniform_value(const SideCodec& codec, Side side
   return __fmul_rn(value, power_of_two(static_cast<int32_t>(param)));
 }
 
-__device__ __forceinline__ float rotated_value(const SideCodec& codec, SectionShape shape,
+__device__ __forceinline__ float rotated_value(const DeviceCodec& codec, SectionShape shape,
                                                const uint8_t* meta, uint32_t param, uint32_t code,
                                                uint32_t token, uint32_t channel) {
   const int scale_code = meta[token];
@@ -35,7 +35,7 @@ __device__ __forceinline__ float rotated_value(const SideCodec& codec, SectionSh
   return __fadd_rn(__fmul_rn(level, scale), __fmul_rn(mean_code, mean_step));
 }
 
-__device__ __forceinline__ float decoded(const SideCodec& codec, Side side, SectionShape shape,
+__device__ __forceinline__ float decoded(const DeviceCodec& codec, Side side, SectionShape shape,
                                          const uint8_t* codes, const uint8_t* meta, uint32_t param,
                                          uint32_t token, uint32_t channel) {
   if (codec.family == CodecFamily::kFloat) {
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant_
   float* out = side == Side::kKey ? args.keys : args.values;
   const SectionLayout& layout = args.format.layout;
   const SectionRef& ref = args.sections[blockIdx.x];
-  const SideCodec codec = side == Side::kKey ? args.format.key : args.format.value;
+  const DeviceCodec codec = side == Side::kKey ? args.format.key : args.format.value;
   const uint8_t* codes = ref.section + (side == Side::kKey ? layout.key_codes : layout.value_codes);
   const uint8_t* meta = ref.section + (side == Side::kKey ? layout.key_meta : layout.value_meta);
   const uint32_t param = side == Side::kKey ? ref.key_param : ref.value_param;

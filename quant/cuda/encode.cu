@@ -2,6 +2,7 @@
 // shared memory where they fit; all arithmetic and its order are FORMATS.md's (built with --fmad=false).
 #include <limits>
 
+#include "quant/cuda/encode_rotated.h"
 #include "quant/cuda/launch.h"
 #include "quant/cuda/numbers.cuh"
 
@@ -27,7 +28,7 @@ struct Rows {
 
 // What all steps share.
 struct Job {
-  SideCodec codec;
+  DeviceCodec codec;
   bool is_key;
   SectionShape shape;
   uint32_t first;  // tokens below it are sinks
@@ -305,7 +306,7 @@ __device__ __forceinline__ int find_exponent(const Job& job) {
   for (uint32_t i = threadIdx.x; i < values; i += kThreads) {
     largest = fmaxf(largest, fabsf(job.rows(job.first + i / job.shape.dim, i % job.shape.dim)));
   }
-  return section_exponent(block_reduce(largest, job.scratch, MaxOf{}));
+  return device_section_exponent(block_reduce(largest, job.scratch, MaxOf{}));
 }
 
 __device__ __forceinline__ void write_sinks_and_padding(const EncodeArgs& args, const Job& job,
@@ -321,11 +322,11 @@ __device__ __forceinline__ void write_sinks_and_padding(const EncodeArgs& args, 
   for (uint32_t i = used + threadIdx.x; !job.is_key && i < layout.bytes; i += kThreads) section[i] = 0;
 }
 
-__global__ void __launch_bounds__(kThreads)
-    encode_kernel(const __grid_constant__ EncodeArgs args, bool staged) {
+__global__ void __launch_bounds__(kThreads, 3)
+    encode_kernel(const __grid_constant__ EncodeArgs args, bool staged, uint32_t first_side) {
   const SectionFormat& format = args.format;
   const SectionShape shape = format.shape;
-  const bool is_key = blockIdx.y == 0;
+  const bool is_key = first_side + blockIdx.y == 0;
   uint8_t* section = args.sections[blockIdx.x];
   const float* values = (is_key ? args.keys : args.values) + size_t{blockIdx.x} * shape.tokens * shape.dim;
 
@@ -379,12 +380,19 @@ __global__ void __launch_bounds__(kThreads)
 cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream) {
   if (!has_kernels(args.format)) return cudaErrorNotSupported;
   if (args.count == 0) return cudaSuccess;
+  const cudaError_t keys = encode_rotated(args, Side::kKey, stream);
+  if (keys != cudaSuccess && keys != cudaErrorNotSupported) return keys;
+  const cudaError_t values = encode_rotated(args, Side::kValue, stream);
+  if (values != cudaSuccess && values != cudaErrorNotSupported) return values;
+  const uint32_t first_side = keys == cudaSuccess ? 1 : 0;
+  const uint32_t sides = (keys == cudaSuccess ? 0 : 1) + (values == cudaSuccess ? 0 : 1);
+  if (sides == 0) return cudaSuccess;
   const SectionShape shape = args.format.shape;
   const size_t rows = size_t{shape.tokens} * (shape.dim + 1) * sizeof(float);
   const bool staged = rows <= kStagedBytes;
   const size_t fixed = (32 + 256 + 256 + 128) * sizeof(float);
-  return launch({dim3(args.count, 2), kThreads, fixed + (staged ? (rows + 15) / 16 * 16 : 16), stream},
-                encode_kernel, args, staged);
+  return launch({dim3(args.count, sides), kThreads, fixed + (staged ? (rows + 15) / 16 * 16 : 16), stream},
+                encode_kernel, args, staged, first_side);
 }
 
 }  // namespace quire::cuda

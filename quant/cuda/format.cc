@@ -2,7 +2,7 @@
 
 namespace quire::cuda {
 
-SideCodec side_codec(CodecId id) {
+DeviceCodec device_codec(CodecId id) {
   const CodecInfo& info = *find_codec(id);
   return {id, info.family, info.bits};
 }
@@ -29,7 +29,7 @@ bool has_kernels(const SectionFormat& format) {
 }
 
 SectionFormat section_format(const PageKind& kind) {
-  return {side_codec(kind.key_codec), side_codec(kind.value_codec), kind.shape, page_layout(kind).section,
+  return {device_codec(kind.key_codec), device_codec(kind.value_codec), kind.shape, page_layout(kind).section,
           kind.sink_tokens};
 }
 

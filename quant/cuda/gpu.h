@@ -83,6 +83,9 @@ __device__ __forceinline__ void store_as(void* at, V value) {
 #endif
 }
 
+// Keeps the compilers from moving loads to before it, which takes registers for what they bring.
+__device__ __forceinline__ void hold_back_loads() { __syncwarp(); }
+
 // 16 bytes from global to shared memory, past the registers and the L1 cache.
 __device__ __forceinline__ void copy_async16(void* shared, const void* global) {
 #if defined(__CUDACC__)
@@ -111,31 +114,72 @@ __device__ __forceinline__ void copy_async_wait() {
 
 // ---- arithmetic ----
 
-// 2^x to two units in the last place; 2^-infinity = 0.
+// 2^x to two units in the last place, 0 below 2^-126.
 __device__ __forceinline__ float exp2_approx(float x) {
 #if defined(__CUDACC__)
   float y;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 #else
-  return std::exp2(x);
+  return x < -126.0F ? 0.0F : std::exp2(x);
 #endif
 }
 
-// d[16][8] += a[16][32] b[32][8]. Fragments: PTX manual, mma.m16n8k32. Lane l has
+// The smallest integer not below 2 x, for |x| < 2^20, exactly.
+__device__ __forceinline__ int ceil_twice(float x) {
+#if defined(__CUDACC__)
+  constexpr int kBits = 0x4B400000;  // of 1.5 * 2^23, whose last bit is worth 1
+  return __float_as_int(__fmaf_ru(x, 2.0F, 12582912.0F)) - kBits;
+#else
+  return static_cast<int>(std::ceil(2.0F * x));
+#endif
+}
+
+// 1 / x to one unit in the last place; x is normal.
+__device__ __forceinline__ float reciprocal_approx(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+#else
+  return 1.0F / x;
+#endif
+}
+
+// Four bytes of a (0 to 3) and b (4 to 7) by the nibbles of the lower half of `select`; a nibble's highest
+// bit asks for the byte's sign, eight times, instead.
+__device__ __forceinline__ uint32_t permute_bytes(uint32_t a, uint32_t b, uint32_t select) {
+#if defined(__CUDACC__)
+  uint32_t d;
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(select));
+  return d;
+#else
+  return __byte_perm(a, b, select);
+#endif
+}
+
+// d[16][8] += a[16][32] b[32][8], or d = a b + c. Fragments: PTX manual, mma.m16n8k32. Lane l has
 //   a[0]: row l/4, columns 4 (l%4) ..;  a[1]: row l/4 + 8;  a[2], a[3]: the same, 16 columns on
 //   b[0]: rows 4 (l%4) .. of column l/4;  b[1]: 16 rows on
 //   d[0], d[1]: row l/4, columns 2 (l%4), 2 (l%4) + 1;  d[2], d[3]: row l/4 + 8
 struct SignedBytes {};
 struct UnsignedBytes {};
 #if defined(__CUDACC__)
-#define QUIRE_MMA_BYTES(A, B, TYPES)                                                 \
-  __device__ __forceinline__ void mma_bytes(A, B, int(&d)[4], const uint32_t(&a)[4], \
-                                            const uint32_t(&b)[2]) {                 \
-    asm("mma.sync.aligned.m16n8k32.row.col.s32." TYPES                               \
-        ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                 \
-        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])                             \
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));         \
+#define QUIRE_MMA_BYTES(A, B, TYPES)                                                                         \
+  __device__ __forceinline__ void mma_bytes(A, B, int(&d)[4], const uint32_t(&a)[4],                         \
+                                            const uint32_t(&b)[2]) {                                         \
+    asm("mma.sync.aligned.m16n8k32.row.col.s32." TYPES                                                       \
+        ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"                                         \
+        : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])                                                     \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));                                 \
+  }                                                                                                          \
+  __device__ __forceinline__ void mma_bytes(A, B, int(&d)[4], const uint32_t(&a)[4], const uint32_t(&b)[2],  \
+                                            const int(&c)[4]) {                                              \
+    asm("mma.sync.aligned.m16n8k32.row.col.s32." TYPES                                                       \
+        ".s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%10,%11,%12,%13};"                                     \
+        : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])                                                     \
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]), "r"(c[0]), "r"(c[1]), "r"(c[2]), \
+          "r"(c[3]));                                                                                        \
   }
 QUIRE_MMA_BYTES(SignedBytes, SignedBytes, "s8.s8")
 QUIRE_MMA_BYTES(SignedBytes, UnsignedBytes, "s8.u8")
@@ -145,6 +189,12 @@ QUIRE_MMA_BYTES(UnsignedBytes, UnsignedBytes, "u8.u8")
 #else
 template <typename A, typename B>
 void mma_bytes(A, B, int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  ::emu::mma_bytes(d, a, b, std::is_same_v<A, SignedBytes>, std::is_same_v<B, SignedBytes>,
+                   ::emu::Site::current());
+}
+template <typename A, typename B>
+void mma_bytes(A, B, int (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], const int (&c)[4]) {
+  for (int i = 0; i < 4; ++i) d[i] = c[i];
   ::emu::mma_bytes(d, a, b, std::is_same_v<A, SignedBytes>, std::is_same_v<B, SignedBytes>,
                    ::emu::Site::current());
 }

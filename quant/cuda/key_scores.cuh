@@ -8,148 +8,168 @@ namespace quire::cuda {
 
 inline constexpr float kQueryTop = 32639.0F;  // its upper half is 127 when the lower one has a sign
 
-// Queries of a tile as operands.
-template <int kBlocks>
+// Queries of a tile as operands. They lie in shared memory, [blocks][lanes] of four words, each thread's its
+// own: there are not always registers for them.
 struct QueryOperands {
-  uint32_t a[kBlocks][4];
+  uint32_t* words;  // of this thread's lane; nullptr: not to be kept
   float scale;
   float offset;  // what each score has besides scale * sum
+
+  static constexpr uint32_t words_of_warp(int blocks) {
+    return static_cast<uint32_t>(blocks) * kWarpLanes * 4;
+  }
+  __device__ __forceinline__ void keep(int b, const uint32_t (&a)[4]) const {
+    if (words != nullptr) store_as<uint4>(words + words_of_warp(b), make_uint4(a[0], a[1], a[2], a[3]));
+  }
+  __device__ __forceinline__ void load(int b, uint32_t (&a)[4]) const {
+    const auto four = load_as<uint4>(words + words_of_warp(b));
+    a[0] = four.x;
+    a[1] = four.y;
+    a[2] = four.z;
+    a[3] = four.w;
+  }
 };
 
 // Quantises x = transformed query elements, given the row's largest magnitude; returns the sum of integers.
 template <bool kLookedUp, int kBlocks, typename ElementsOf>
-__device__ __forceinline__ int quantise(float largest, ElementsOf elements_of, QueryOperands<kBlocks>& out) {
+__device__ __forceinline__ int quantise(float largest, ElementsOf elements_of, QueryOperands& out) {
   const float top = fmaxf(largest, 1e-30F);
-  const float inverse = kQueryTop / top;
+  const float inverse = kQueryTop * reciprocal_approx(top);
   out.scale = top * (1.0F / kQueryTop);
-  int sum = 0;
-#pragma unroll
+  uint32_t sum = 0;
+#pragma unroll 2
   for (int b = 0; b < kBlocks; ++b) {
     float x[8];
     elements_of(b, x);
     uint32_t v[8];
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
-      const int q = __float2int_rn(x[k] * inverse);
-      sum += q;
-      v[k] = static_cast<uint32_t>(q + 128);  // so that the lower half, less 128, has a sign
+      v[k] = rounded_bits(x[k], inverse) + 128U;  // so that the lower half, less 128, has a sign
+      sum += v[k];
     }
     uint32_t upper[2];
     uint32_t lower[2];
     pack_halves<kLookedUp>(v, upper, lower);
-    out.a[b][0] = upper[0];
-    out.a[b][1] = lower[0] ^ 0x80808080U;
-    out.a[b][2] = upper[1];
-    out.a[b][3] = lower[1] ^ 0x80808080U;
+    out.keep(b, {upper[0], lower[0] ^ 0x80808080U, upper[1], lower[1] ^ 0x80808080U});
   }
-  return quad_sum(sum);
+  return quad_sum(static_cast<int>(sum - 8U * kBlocks * (kRoundingBits + 128U)));
 }
 
-// score = scale of the token * (scale * sum) + q . mean
-template <int kBlocks, int kTiles>
-__device__ __forceinline__ void rotated_queries(const WarpContext& w, const SectionRef& ref,
-                                                QueryOperands<kBlocks> (&queries)[kTiles]) {
-  const float mean_step = step_approx(static_cast<int16_t>(ref.key_param >> 16));
-  const uint8_t* means = key_meta(w, ref) + w.args.format.shape.tokens;
+// The queries as they are; returns the sum of integers.
+template <bool kLookedUp, int kBlocks>
+__device__ __forceinline__ int quantise_query(const WarpContext& w, int tile, QueryOperands& query) {
+  float largest = 0.0F;
+#pragma unroll 2
+  for (int b = 0; b < kBlocks; ++b) {
+    float x[8];
+    load_query<kBlocks>(w, tile, b, x);
 #pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    float largest = 0.0F;
-#pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      float x[8];
-      load_query<kBlocks>(w, tile, b, x);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) largest = fmaxf(largest, fabsf(x[k]));
-    }
-    QueryOperands<kBlocks>& query = queries[tile];
-    (void)quantise<true, kBlocks>(
-        quad_max(largest), [&](int b, float(&x)[8]) { load_query<kBlocks>(w, tile, b, x); }, query);
-    int dot[4] = {0, 0, 0, 0};
-#pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      const auto mean = load_as<uint2>(means + 32 * b + 8 * w.at.i);
-      const uint32_t operand[2] = {__byte_perm(mean.x, mean.y, 0x5140U),
-                                   __byte_perm(mean.x, mean.y, 0x7362U)};
-      mma_bytes(SignedBytes{}, SignedBytes{}, dot, query.a[b], operand);
-    }
-    query.offset = static_cast<float>(dot[0] * 256 + dot[2]) * (query.scale * mean_step);
+    for (int k = 0; k < 8; ++k) largest = fmaxf(largest, fabsf(x[k]));
   }
+  return quantise<kLookedUp, kBlocks>(
+      quad_max(largest), [&](int b, float(&x)[8]) { load_query<kBlocks>(w, tile, b, x); }, query);
 }
 
-// score = 2^e * (scale * (sum - centre * sum of integers) + q . mid), channel scales folded into q
-template <int kBlocks, int kTiles>
-__device__ __forceinline__ void uniform_queries(const WarpContext& w, const SectionRef& ref,
-                                                QueryOperands<kBlocks> (&queries)[kTiles]) {
-  const uint8_t* scales = key_meta(w, ref);
+// sums += the queries' integers times the mean codes of block b. All columns are the same.
+template <int kTiles>
+__device__ __forceinline__ void multiply_means(const WarpContext& w, const uint8_t* means, int b,
+                                               const uint32_t (&a)[kTiles][4], int (&sums)[kTiles][4]) {
+  const auto mean = load_as<uint2>(means + 32 * b + 8 * w.at.i);
+  const uint32_t operand[2] = {__byte_perm(mean.x, mean.y, 0x5140U), __byte_perm(mean.x, mean.y, 0x7362U)};
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile)
+    mma_bytes(SignedBytes{}, SignedBytes{}, sums[tile], a[tile], operand);
+}
+
+// q . mean of a section's rotated keys: score = scale of the token * (scale * sum) + this. means: mean codes.
+template <int kBlocks>
+__device__ __forceinline__ float mean_score(const WarpContext& w, const uint8_t* means, uint32_t param,
+                                            const QueryOperands& query) {
+  int sums[1][4] = {};
+#pragma unroll
+  for (int b = 0; b < kBlocks; ++b) {
+    uint32_t a[1][4];
+    query.load(b, a[0]);
+    multiply_means<1>(w, means, b, a, sums);
+  }
+  const float mean_step = step_approx(static_cast<int16_t>(param >> 16));
+  return static_cast<float>(sums[0][0] * 256 + sums[0][2]) * (query.scale * mean_step);
+}
+
+// score = 2^e * (scale * (sum - centre * sum of integers) + q . mid), channel scales folded into q. meta: of
+// keys.
+template <int kBlocks>
+__device__ __forceinline__ void uniform_query(const WarpContext& w, int tile, const uint8_t* scales,
+                                              uint32_t param, uint32_t bits, QueryOperands& query) {
   const uint8_t* mids = scales + size_t{2} * kBlocks * 32;
-  const float up = power_of_two(static_cast<int32_t>(ref.key_param));
+  const float up = power_of_two(static_cast<int32_t>(param));
   const auto eight_halves = [&](const uint8_t* halves, int b, float(&x)[8]) {
     const auto words = load_as<uint4>(halves + size_t{2} * (32 * b + 8 * w.at.i));
     const uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
 #pragma unroll
     for (int k = 0; k < 8; ++k) x[k] = half_bits_to_float(pairs[k / 2] >> (16 * (k % 2)) & 0xFFFFU);
   };
-  const auto folded = [&](int tile, int b, float(&x)[8]) {
+  const auto folded = [&](int b, float(&x)[8]) {
     float scale[8];
     eight_halves(scales, b, scale);
     load_query<kBlocks>(w, tile, b, x);
 #pragma unroll
     for (int k = 0; k < 8; ++k) x[k] *= scale[k];
   };
+  float largest = 0.0F;
+  float mid_dot = 0.0F;
+#pragma unroll 2
+  for (int b = 0; b < kBlocks; ++b) {
+    float x[8];
+    float mid[8];
+    load_query<kBlocks>(w, tile, b, x);
+    eight_halves(mids, b, mid);
 #pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    float largest = 0.0F;
-    float mid_dot = 0.0F;
+    for (int k = 0; k < 8; ++k) mid_dot += x[k] * mid[k];
+    folded(b, x);
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      float x[8];
-      float mid[8];
-      load_query<kBlocks>(w, tile, b, x);
-      eight_halves(mids, b, mid);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) mid_dot += x[k] * mid[k];
-      folded(tile, b, x);
-#pragma unroll
-      for (int k = 0; k < 8; ++k) largest = fmaxf(largest, fabsf(x[k]));
-    }
-    QueryOperands<kBlocks>& query = queries[tile];
-    const int sum = quantise<false, kBlocks>(
-        quad_max(largest), [&](int b, float(&x)[8]) { folded(tile, b, x); }, query);
-    query.offset =
-        (quad_sum(mid_dot) - query.scale * (key_centre(w.args.format.key.bits) * static_cast<float>(sum))) *
-        up;
-    query.scale *= up;
+    for (int k = 0; k < 8; ++k) largest = fmaxf(largest, fabsf(x[k]));
   }
+  const int sum = quantise<false, kBlocks>(quad_max(largest), folded, query);
+  query.offset = (quad_sum(mid_dot) - query.scale * (key_centre(bits) * static_cast<float>(sum))) * up;
+  query.scale *= up;
 }
 
 template <int kBlocks, int kTiles>
 __device__ __forceinline__ void prepare_queries(const WarpContext& w, const SectionRef& ref,
-                                                QueryOperands<kBlocks> (&queries)[kTiles]) {
-  switch (w.args.format.key.family) {
-    case CodecFamily::kUniform:
-      return uniform_queries(w, ref, queries);
-    case CodecFamily::kRotated:
-      return rotated_queries(w, ref, queries);
-    default:
-      return;
+                                                QueryOperands (&queries)[kTiles]) {
+  const DeviceCodec& codec = w.args.format.key;
+  const uint8_t* meta = key_meta(w, ref);
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    if (codec.family == CodecFamily::kUniform) {
+      uniform_query<kBlocks>(w, tile, meta, ref.key_param, codec.bits, queries[tile]);
+    } else if (codec.family == CodecFamily::kRotated) {
+      (void)quantise_query<true, kBlocks>(w, tile, queries[tile]);
+      queries[tile].offset =
+          mean_score<kBlocks>(w, meta + w.args.format.shape.tokens, ref.key_param, queries[tile]);
+    }
   }
 }
 
 template <CodecId kKey, int kBlocks, int kTiles>
 __device__ __forceinline__ void integer_scores(const WarpContext& w, const SectionRef& ref, uint32_t group,
-                                               const QueryOperands<kBlocks> (&queries)[kTiles],
+                                               const QueryOperands (&queries)[kTiles],
                                                float (&scores)[kTiles][8]) {
   const CodeArray keys{ref.section + w.args.format.layout.key_codes, kBlocks * 32,
                        w.args.format.shape.tokens};
   int sums[kTiles][4][4] = {};
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (kBlocks > 2) hold_back_loads();
     const Operands operands = load_operands<kKey>(keys, static_cast<uint32_t>(b), group, w.at);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
+      uint32_t a[4];
+      queries[tile].load(b, a);
 #pragma unroll
       for (int t = 0; t < 4; ++t) {
-        mma_bytes(SignedBytes{}, OperandSign<kKey>{}, sums[tile][t], queries[tile].a[b], operands.b[t]);
+        mma_bytes(SignedBytes{}, OperandSign<kKey>{}, sums[tile][t], a, operands.b[t]);
       }
     }
   }
@@ -204,7 +224,7 @@ __device__ __forceinline__ void float_scores(const WarpContext& w, const Section
 
 template <int kBlocks, int kTiles>
 __device__ __forceinline__ void score_group(const WarpContext& w, const SectionRef& ref, uint32_t group,
-                                            const QueryOperands<kBlocks> (&queries)[kTiles],
+                                            const QueryOperands (&queries)[kTiles],
                                             float (&scores)[kTiles][8]) {
   switch (w.args.format.key.id) {
     case CodecId::kF32:

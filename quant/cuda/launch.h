@@ -18,20 +18,20 @@
 namespace quire::cuda {
 
 // One side of a codec, as device code sees it.
-struct SideCodec {
+struct DeviceCodec {
   CodecId id;
   CodecFamily family;
   uint32_t bits;
 };
-SideCodec side_codec(CodecId id);
+DeviceCodec device_codec(CodecId id);
 
 // False for codecs that have no kernels here: calls with them return cudaErrorNotSupported.
 bool has_kernels(CodecId id);
 
 // What is the same for all sections of a call.
 struct SectionFormat {
-  SideCodec key;
-  SideCodec value;
+  DeviceCodec key;
+  DeviceCodec value;
   SectionShape shape;
   SectionLayout layout;
   uint32_t sink_tokens;
@@ -96,6 +96,19 @@ struct MergeArgs {
   float* lse;
 };
 [[nodiscard]] cudaError_t merge_partials(const MergeArgs& args, cudaStream_t stream);
+
+// Copies pages between places that the device reaches, pinned host memory among them. One launch moves many
+// pages at the link's rate, where a copy per page would be bound by the number of copies.
+struct PageCopy {
+  const uint8_t* from;  // both 16-byte aligned
+  uint8_t* to;
+};
+struct CopyArgs {
+  const PageCopy* pages;  // [count]
+  uint32_t count;
+  uint32_t bytes;  // of one page, a multiple of 16
+};
+[[nodiscard]] cudaError_t copy_pages(const CopyArgs& args, cudaStream_t stream);
 
 // x[rows][dim] = H (diag x), FORMATS.md "Rotation". diag: [dim] or nullptr.
 [[nodiscard]] cudaError_t rotate_rows(float* x, uint32_t rows, uint32_t dim, const float* diag,

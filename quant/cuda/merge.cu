@@ -8,23 +8,46 @@
 namespace quire::cuda {
 namespace {
 
-// One block per row and kv head, one thread per channel. Partials are added in their order.
-__global__ void __launch_bounds__(256) merge_kernel(const __grid_constant__ MergeArgs args) {
+constexpr uint32_t kGroups = 4;      // of threads, which share the partials of a row
+constexpr uint32_t kWeights = 1024;  // of partials that are held at a time
+
+// One block per row and kv head. First the partials' weights; then a group of threads, one per channel, takes
+// every fourth partial in their order, and the groups' sums are added in theirs: many loads are under way at
+// once.
+__global__ void __launch_bounds__(1024) merge_kernel(const __grid_constant__ MergeArgs args) {
+  Smem shared;
+  float* scratch = shared.take<float>(32);
+  float* weights = shared.take<float>(kWeights);
+  float* sums = shared.take<float>(size_t{kGroups} * args.dim);
   const uint32_t row = blockIdx.x;
   const uint32_t head = blockIdx.y;
-  const uint32_t channel = threadIdx.x;
+  const uint32_t channel = threadIdx.x % args.dim;
+  const uint32_t group = threadIdx.x / args.dim;
   const auto at = [&](uint32_t partial) { return (size_t{head} * args.count + partial) * args.rows + row; };
   float m = -INFINITY;
-  for (uint32_t p = 0; p < args.count; ++p) m = fmaxf(m, args.partials.m[at(p)]);
+  for (uint32_t p = threadIdx.x; p < args.count; p += blockDim.x) m = fmaxf(m, args.partials.m[at(p)]);
+  m = block_reduce(m, scratch, MaxOf{});
   float l = 0.0F;
   float o = 0.0F;
-  for (uint32_t p = 0; p < args.count; ++p) {
-    const float part = args.partials.l[at(p)];
-    if (part == 0.0F) continue;
-    const float weight = exp2_approx(args.partials.m[at(p)] - m);
-    l += part * weight;
-    o += args.partials.o[at(p) * args.dim + channel] * weight;
+  for (uint32_t first = 0; first < args.count; first += kWeights) {
+    const uint32_t count = min(args.count - first, kWeights);
+    for (uint32_t p = threadIdx.x; p < count; p += blockDim.x) {
+      const float part = args.partials.l[at(first + p)];
+      const float weight = part == 0.0F ? 0.0F : exp2_approx(args.partials.m[at(first + p)] - m);
+      l += part * weight;
+      weights[p] = weight;
+    }
+    __syncthreads();
+#pragma unroll 8
+    for (uint32_t p = group; p < count; p += kGroups) {
+      o += args.partials.o[at(first + p) * args.dim + channel] * weights[p];
+    }
+    __syncthreads();
   }
+  sums[threadIdx.x] = o;
+  l = block_reduce(l, scratch, SumOf{});
+  if (group > 0) return;
+  for (uint32_t other = 1; other < kGroups; ++other) o += sums[other * args.dim + channel];
   const size_t out = size_t{head} * args.rows + row;
   args.out[out * args.dim + channel] = l == 0.0F ? 0.0F : o / l;
   if (channel == 0 && args.lse != nullptr) {
@@ -55,7 +78,8 @@ __global__ void __launch_bounds__(256) rotate_kernel(float* x, uint32_t dim, con
 
 cudaError_t merge_partials(const MergeArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return cudaSuccess;
-  return launch({dim3(args.rows, args.kv_heads), args.dim, 0, stream}, merge_kernel, args);
+  const size_t shared = (32 + kWeights + size_t{kGroups} * args.dim) * sizeof(float);
+  return launch({dim3(args.rows, args.kv_heads), kGroups * args.dim, shared, stream}, merge_kernel, args);
 }
 
 cudaError_t rotate_rows(float* x, uint32_t rows, uint32_t dim, const float* diag, cudaStream_t stream) {

@@ -43,6 +43,14 @@ __device__ inline int device_ceil_step(float value) {
   return n;
 }
 
+// section_exponent.h's function. That one clamps through references to constants of the host, which nvcc
+// takes for undefined and makes a trap.
+__device__ inline int device_section_exponent(float largest) {
+  if (largest == 0.0F) return 0;
+  const int exponent = static_cast<int>(__float_as_uint(largest) >> 23) - 127;
+  return max(kMinSectionExponent, min(exponent, kMaxSectionExponent));
+}
+
 // Codes to levels and back, by bits.
 struct LevelTables {
   int8_t levels[3][16];  // [4 - bits]
@@ -89,6 +97,28 @@ __device__ T block_reduce(T value, T* scratch, Op op) {
   return result;
 }
 
+// The largest over the block, which has at most 1024 threads; every thread gets it. scratch: [32] in shared
+// memory, free again afterwards.
+__device__ __forceinline__ int block_max(int value, int* scratch) {
+  value = __reduce_max_sync(kAllLanes, value);
+  const unsigned lane = threadIdx.x % kWarpLanes;
+  if (lane == 0) scratch[threadIdx.x / kWarpLanes] = value;
+  __syncthreads();
+  value = __reduce_max_sync(kAllLanes, scratch[lane < blockDim.x / kWarpLanes ? lane : 0]);
+  __syncthreads();
+  return value;
+}
+// Of values that are not negative: their bits are in their order.
+__device__ __forceinline__ float block_max(float value, float* scratch) {
+  return __int_as_float(block_max(__float_as_int(value), reinterpret_cast<int*>(scratch)));
+}
+
+struct SumOf {
+  template <typename T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
+};
 struct MaxOf {
   template <typename T>
   __device__ T operator()(T a, T b) const {

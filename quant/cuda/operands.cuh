@@ -164,6 +164,12 @@ __device__ __forceinline__ void pack_halves(const uint32_t (&v)[8], uint32_t (&u
   }
 }
 
+// round(x * inverse), within +-2^21, in the lower bits of a word: kRoundingBits less than its bits.
+inline constexpr uint32_t kRoundingBits = 0x4B400000U;  // 1.5 * 2^23
+__device__ __forceinline__ uint32_t rounded_bits(float x, float inverse) {
+  return __float_as_uint(x * inverse + 12582912.0F);
+}
+
 __device__ __forceinline__ float quad_max(float value) {
   value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, 1));
   return fmaxf(value, __shfl_xor_sync(kAllLanes, value, 2));

@@ -48,7 +48,7 @@ __device__ __forceinline__ void integer_values(const WarpContext& w, const Secti
       if constexpr (!looked_up(kValue)) rows[tile].mid += weights[tile][k] * mids[k];
     }
     const float top = fmaxf(quad_max(largest), 1e-30F);
-    const float inverse = kWeightTop / top;
+    const float inverse = kWeightTop * reciprocal_approx(top);
     step[tile] = top * (1.0F / kWeightTop);
     uint32_t v[8];
     int sum = 0;
@@ -71,6 +71,7 @@ __device__ __forceinline__ void integer_values(const WarpContext& w, const Secti
                          kBlocks * 32};
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (kBlocks > 4) hold_back_loads();
     const Operands operands = load_operands<kValue>(values, group / 32, 32 * static_cast<uint32_t>(b), w.at);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -100,6 +101,7 @@ __device__ __forceinline__ void float_values(const WarpContext& w, const Section
   const uint8_t* values = ref.section + w.args.format.layout.value_codes;
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (kBlocks > 4) hold_back_loads();
     float sums[kTiles][4][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -148,10 +150,9 @@ __device__ __forceinline__ void accumulate(const WarpContext& w, const SectionRe
 
 // Rotated values: what the section's weights have of its mean.
 template <int kBlocks, int kTiles>
-__device__ __forceinline__ void add_means(const WarpContext& w, const SectionRef& ref,
+__device__ __forceinline__ void add_means(const WarpContext& w, const uint8_t* means, uint32_t param,
                                           RowState<kBlocks> (&rows)[kTiles]) {
-  const float mean_step = step_approx(static_cast<int16_t>(ref.value_param >> 16));
-  const uint8_t* means = value_meta(w, ref) + w.args.format.shape.tokens;
+  const float mean_step = step_approx(static_cast<int16_t>(param >> 16));
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     RowState<kBlocks>& row = rows[tile];

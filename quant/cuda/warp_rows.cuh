@@ -6,10 +6,12 @@
 
 namespace quire::cuda {
 
-// What a warp works with. q: [tiles * 8][dim] in shared memory, zeros where there is no row.
+// What a warp works with. q: [rows][dim], of which rows after the last are taken for the last: what they give
+// is not kept.
 struct WarpContext {
   const AttendArgs& args;
   const float* q;
+  uint32_t last_row;
   Lane at;
 };
 
@@ -35,8 +37,8 @@ struct RowState {
 // Elements 32 b + 8 i .. + 7 of row g of a tile.
 template <int kBlocks>
 __device__ __forceinline__ void load_query(const WarpContext& w, int tile, int b, float (&x)[8]) {
-  const float* row =
-      w.q + size_t{8U * static_cast<uint32_t>(tile) + w.at.g} * kBlocks * 32 + 32 * b + 8 * w.at.i;
+  const uint32_t r = min(8U * static_cast<uint32_t>(tile) + w.at.g, w.last_row);
+  const float* row = w.q + size_t{r} * kBlocks * 32 + 32 * b + 8 * w.at.i;
   const auto low = load_as<float4>(row);
   const auto high = load_as<float4>(row + 4);
   const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
@@ -108,7 +110,7 @@ __device__ __forceinline__ void attend_sink(const WarpContext& w, const SectionR
   for (int tile = 0; tile < kTiles; ++tile) {
     RowState<kBlocks>& row = rows[tile];
     float score = 0.0F;
-#pragma unroll
+#pragma unroll 1
     for (int b = 0; b < kBlocks; ++b) {
       float x[8];
       float key[8];

@@ -115,7 +115,7 @@ class World {
   std::vector<float> q_;
 };
 
-class CudaAttend : public emu::test::EmuTest {};
+class CudaAttend : public CudaTest {};
 
 TEST_F(CudaAttend, AgreesWithF64ForAllCodecs) {
   for (const CodecId codec : codecs_with_kernels()) {
@@ -196,6 +196,51 @@ TEST_F(CudaAttend, PrefillAgreesWithF64) {
           .expect_truth();
     }
   }
+}
+
+std::vector<std::pair<CodecId, CodecId>> staged_pairs() {
+  if (kSlice) return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kInt4, CodecId::kInt4}};
+  return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kRot3, CodecId::kRot3},
+          {CodecId::kRot2, CodecId::kRot2}, {CodecId::kRot3, CodecId::kRot2},
+          {CodecId::kInt8, CodecId::kInt8}, {CodecId::kInt4, CodecId::kInt4},
+          {CodecId::kInt3, CodecId::kInt3}, {CodecId::kInt2, CodecId::kInt2}};
+}
+
+TEST_F(CudaAttend, AgreesWithF64OverStagedPages) {
+  for (const auto& [key, value] : staged_pairs()) {
+    for (const uint32_t dim : {64U, 128U}) {
+      if (kSlice && dim == 128) continue;
+      SCOPED_TRACE(std::string(find_codec(key)->name) + "/" + std::string(find_codec(value)->name) +
+                   ", head_dim " + std::to_string(dim));
+      const PageKind kind = kind_of(key, value, {64, dim});
+      World({.kind = kind, .sections = 14, .run_sections = 13, .rows = 5}).expect_truth();
+      World({.kind = kind, .heads = 2, .sections = 3, .rows = 19}).expect_truth();
+    }
+  }
+}
+
+TEST_F(CudaAttend, MasksTokensAndSeesSinksOfStagedPages) {
+  const std::vector<int32_t> first{0, 1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 191, 192};
+  for (const auto& [key, value] : staged_pairs()) {
+    SCOPED_TRACE(std::string(find_codec(key)->name) + "/" + std::string(find_codec(value)->name));
+    for (const uint32_t sinks : {0U, 3U}) {
+      World({.kind = kind_of(key, value, {64, 64}, sinks),
+             .sections = 3,
+             .rows = static_cast<uint32_t>(first.size()),
+             .first = first})
+          .expect_truth();
+    }
+  }
+}
+
+TEST_F(CudaAttend, StagedPagesGiveTheSameBitsUnderEverySchedule) {
+  const World world({.kind = kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}, 4),
+                     .heads = 2,
+                     .sections = 11,
+                     .run_sections = 10,
+                     .rows = 4});
+  const Output expected = world.run();
+  for_all_schedules([&] { EXPECT_EQ(world.run().out, expected.out); });
 }
 
 TEST_F(CudaAttend, GivesTheSameBitsUnderEverySchedule) {

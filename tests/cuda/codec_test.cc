@@ -1,5 +1,6 @@
 // Pages encoded by the kernels against the scalar reference, byte for byte; decoded values bit for bit.
 #include <bit>
+#include <cstring>
 
 #include "tests/cuda/support.h"
 
@@ -13,7 +14,7 @@ class CudaCodec : public testing::TestWithParam<CodecId> {
   CodecId codec() const { return GetParam(); }
 
   static std::vector<SectionShape> shapes() {
-    if (kSlice) return {{32, 64}};
+    if (kSlice) return {{32, 64}, {32, 96}};
     return {{32, 32}, {64, 96}, {64, 128}, {128, 64}, {128, 256}};
   }
 
@@ -70,6 +71,21 @@ TEST_P(CudaCodec, WritesTheReferencesBytes) {
     SCOPED_TRACE(quire::test::shape_name(shape));
     expect_same_bytes(shape, 0);
   }
+}
+
+// More sections than blocks run at a time: a block may fold several.
+TEST_P(CudaCodec, FoldsManySections) {
+  int processors = 0;
+  ASSERT_EQ(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, 0), cudaSuccess);
+  const size_t count = std::min<size_t>(static_cast<size_t>(processors) * 7 + 1, kSlice ? 12 : 1000);
+  constexpr SectionShape kShape{32, 64};
+  std::vector<std::vector<float>> keys;
+  std::vector<std::vector<float>> values;
+  for (size_t i = 0; i < count; ++i) {
+    keys.push_back(quire::test::normal_values(size_t{kShape.tokens} * kShape.dim, 500 + 2 * i));
+    values.push_back(quire::test::normal_values(size_t{kShape.tokens} * kShape.dim, 501 + 2 * i));
+  }
+  expect_same_bytes(kind_of(codec(), codec(), kShape, 2), keys, values);
 }
 
 TEST_P(CudaCodec, LeavesOutSinks) {

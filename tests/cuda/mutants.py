@@ -32,8 +32,8 @@ MUTANTS = [
     ("butterflies with the wrong sign", "merge.cu", "__fsub_rn(other, value)", "__fsub_rn(value, other)"),
     ("no barrier between butterflies", "merge.cu", "__fsub_rn(other, value);\n    __syncthreads();", "__fsub_rn(other, value);"),
     ("lower bytes forgotten", "key_scores.cuh", "sum[k / 4] * 256 + sum[2 + k / 4]", "sum[k / 4] * 256"),
-    ("keys without their mean", "key_scores.cuh", "query.offset = static_cast<float>(dot[0] * 256 + dot[2])", "query.offset = 0.0F * static_cast<float>(dot[0])"),
-    ("keys without the centre", "key_scores.cuh", "key_centre(w.args.format.key.bits)", "(0.0F * key_centre(w.args.format.key.bits))"),
+    ("keys without their mean", "key_scores.cuh", "return static_cast<float>(sums[0][0] * 256 + sums[0][2])", "return 0.0F * static_cast<float>(sums[0][0])"),
+    ("keys without the centre", "key_scores.cuh", "(key_centre(bits) *", "(0.0F * key_centre(bits) *"),
     ("values without the centre", "value_sums.cuh", "sum[0] * 256 + sum[2] - centre[tile]", "sum[0] * 256 + sum[2]"),
     ("values without their mean", "value_sums.cuh", "row.o[b][k] += weight * static_cast<float>(code);", "row.o[b][k] += 0.0F * static_cast<float>(code);"),
     ("weights of masked tokens", "warp_rows.cuh", "token + k >= first ? exp2_approx(scores[k] - m) : 0.0F", "exp2_approx(scores[k] - m)"),
@@ -42,19 +42,32 @@ MUTANTS = [
     ("a sink counts four times", "warp_rows.cuh", "(w.at.i == 0 ? weight : 0.0F)", "weight"),
     ("levels of the wrong half", "operands.cuh", "(word >> 1 & 0x44444444U)", "(word & 0x44444444U)"),
     ("3-bit codes without their top bit", "operands.cuh", "(top & 0x02020202U) << 5", "(top & 0x02020202U) << 6"),
-    ("warps merge without a barrier", "attend_kernel.cuh", "      __syncthreads();\n      if (warp == other)", "      if (warp == other)"),
+    ("warps merge without a barrier", "attend_kernel.cuh", "    __syncthreads();\n    if (warp == other)", "    if (warp == other)"),
+    ("positive levels of every code", "staged_product.cuh", "word ^ 0x88888888U", "word"),
+    ("levels one too small", "staged_rows.cuh", "product += queries.sum[tile]", "product += 0.0F * queries.sum[tile]"),
+    ("a slot is filled while it is read", "staged_kernel.cuh", "copy_async_wait<Form::kSlots - 1>", "copy_async_wait<Form::kSlots>"),
+    ("staged tokens are not masked", "staged_rows.cuh", "% 8 < first) scores[k] = -INFINITY", "% 8 < 0) scores[k] = -INFINITY"),
+    ("only one warp's state", "staged_kernel.cuh", "sum += l[warp * rows + row] * keep;", "sum += l[row] * keep;"),
+    ("quads of rotated keys change places", "encode_rotated.cu", "(job.lane % kQuads)", "((job.lane + 1) % kQuads)"),
+    ("means of rotated sections by all tokens", "encode_rotated.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
+    ("levels of the next code", "level_search.cuh", "ceil_twice(y) + kLargest", "ceil_twice(y) + kLargest + 1"),
+    ("every other page", "copy.cu", "page += gridDim.x", "page += 2 * gridDim.x"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["encode.cu", "decode.cu", "merge.cu", "attend_dim64.cu"]
+UNITS = ["encode.cu", "encode_rotated.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
 def unit_of(file):
     """The translation unit that a change of a file of quant/cuda shows in."""
-    return file if file in UNITS else "attend_dim64.cu"
+    if file in UNITS:
+        return file
+    if file.startswith("staged_"):
+        return "staged_rot4.cu"
+    return "encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"
 
 
 def compile_unit(root, tree, source, out):

@@ -1,4 +1,6 @@
 // The rotation kernel against the scalar reference, bit for bit.
+#include <cstring>
+
 #include "tests/cuda/support.h"
 
 namespace quire::cuda::test {

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "quant/cuda/launch.h"
-#include "tests/emu/testing.h"
+#include "tests/cuda/runner.h"
 #include "tests/quant/inputs.h"
 #include "tests/quant/random.h"
 #include "tests/quant/section.h"
@@ -60,7 +60,7 @@ class DeviceSections {
 
 inline void expect_ran(cudaError_t launched) {
   ASSERT_EQ(launched, cudaSuccess);
-  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << emu::last_failure();
+  ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << last_failure();
 }
 
 }  // namespace quire::cuda::test

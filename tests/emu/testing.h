@@ -9,35 +9,12 @@
 
 #include "quant/cuda/gpu.h"
 #include "tests/emu/control.h"
+#include "tests/emu/device_array.h"
 
 namespace emu::test {
 
 using quire::cuda::launch;
 using quire::cuda::LaunchShape;
-
-// An array of the device, freed at the end.
-template <typename T>
-class DeviceArray {
- public:
-  explicit DeviceArray(size_t n) : n_(n) { EXPECT_EQ(cudaMalloc(&data_, n * sizeof(T)), cudaSuccess); }
-  explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
-    EXPECT_EQ(cudaMemcpy(data_, values.data(), n_ * sizeof(T), cudaMemcpyHostToDevice), cudaSuccess);
-  }
-  ~DeviceArray() { (void)cudaFree(data_); }
-  DeviceArray(const DeviceArray&) = delete;
-  DeviceArray& operator=(const DeviceArray&) = delete;
-
-  T* data() const { return data_; }
-  std::vector<T> host() const {
-    std::vector<T> values(n_);
-    EXPECT_EQ(cudaMemcpy(values.data(), data_, n_ * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
-    return values;
-  }
-
- private:
-  T* data_ = nullptr;
-  size_t n_;
-};
 
 struct ScheduleCase {
   Schedule schedule;

@@ -1,0 +1,155 @@
+// Products of 8-bit operands with staged codes, by blocks of 32 (along the reduction) by 32 lanes.
+#pragma once
+
+#include "quant/cuda/staged_form.cuh"
+
+namespace quire::cuda {
+
+// What turns codes into operands, in registers. nothing: a 0 that the compiler does not know of. It would
+// fetch constants anew for every instruction that takes more than one, and the loop would be half as long
+// again.
+//
+// Levels of rot4 are sums of two bytes that prmt finds in one step each: a nibble's highest bit makes prmt
+// repeat the sign of the byte it selects. Negative levels, less one, come with -1 for codes above 7; positive
+// ones with 0 for codes below 8 where that bit is turned round. So each sum is the level less one, which the
+// other operand's sum makes good.
+template <CodecId kId>
+struct LevelWords {
+  uint32_t low[2];
+  uint32_t high[2];
+};
+static_assert(kRot4Levels[0] - 1 >= -128 && kRot4Levels[7] < 0 && kRot4Levels[8] >= 0);
+
+constexpr uint32_t level_word(uint32_t bits, uint32_t first, int add) {
+  const LevelTable table = level_table(bits);
+  uint32_t packed = 0;
+  for (uint32_t i = 0; i < 4 && first + i < table.levels.size(); ++i) {
+    packed |= uint32_t{static_cast<uint8_t>(table.levels[first + i] + add)} << (8 * i);
+  }
+  return packed;
+}
+template <CodecId kId>
+__device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing) {
+  LevelWords<kId> words{};
+  if constexpr (looked_up(kId)) {
+    constexpr uint32_t kBits = bits_of(kId);
+    constexpr int kAdd = kId == CodecId::kRot4 ? -1 : 0;
+    constexpr uint32_t kWords[4] = {level_word(kBits, 0, kAdd), level_word(kBits, 4, kAdd),
+                                    level_word(kBits, 8, 0), level_word(kBits, 12, 0)};
+    for (int i = 0; i < 2; ++i) {
+      words.low[i] = kWords[i] + nothing;
+      if constexpr (kBits == 4) words.high[i] = kWords[2 + i] + nothing;
+    }
+  }
+  return words;
+}
+
+// The same registers where the other side has the same codec.
+template <CodecId kId, CodecId kOther>
+__device__ __forceinline__ LevelWords<kId> level_words_beside(const LevelWords<kOther>& other,
+                                                              uint32_t nothing) {
+  if constexpr (kId == kOther) {
+    return other;
+  } else {
+    return level_words<kId>(nothing);
+  }
+}
+
+// What every operand of a code is short of its level or, for uniform codes, of its distance from the centre,
+// negated.
+template <CodecId kId>
+constexpr int staged_centre() {
+  return kId == CodecId::kRot4 ? -1 : value_centre<kId>();
+}
+
+// A thread's words of a block: `low` of the first plane; `high` of the second one of 3-bit codes, and of the
+// odd quads of 8-bit codes.
+struct StagedWords {
+  uint4 low;
+  uint4 high;
+};
+
+// Where a thread reads a staged code array. Rows of a block mix other bits of an address than a thread's own.
+template <CodecId kId, uint32_t kReduction, uint32_t kLanes>
+class StagedCodes {
+ public:
+  __device__ __forceinline__ StagedCodes(const uint8_t* codes, Lane at) : codes_(codes) {
+    const uint32_t row = kBits == 8 ? 2 * at.i : kBits == 4 ? at.i : at.i / 2;
+    mine_ = (row * kLanes + 4 * at.g) * 4 ^ row_mix<kBits>(row);
+    high_ = 16 * at.g;
+  }
+  // Block `block` along the reduction, lanes from `lane` on: a multiple of 32.
+  __device__ __forceinline__ StagedWords load(uint32_t block, uint32_t lane) const {
+    StagedWords words{};
+    const uint32_t row = kRowsOfBlock * block;
+    words.low = at(row * kLanes * 4 + lane * 4, mine_ ^ row_mix<kBits>(row));
+    if constexpr (kBits == 8) words.high = at((row + 1) * kLanes * 4 + lane * 4, mine_);
+    if constexpr (kBits == 3) {
+      // The upper plane is copied as if it were more rows of the lower one.
+      const uint32_t upper = kReduction / 16 + block;
+      words.high = at(upper * kLanes * 4 + lane * 4, high_ ^ row_mix<kBits>(upper));
+    }
+    return words;
+  }
+
+ private:
+  static constexpr uint32_t kBits = bits_of(kId);
+  static constexpr uint32_t kRowsOfBlock = kBits == 8 ? 8 : kBits == 4 ? 4 : 2;
+  __device__ __forceinline__ uint4 at(uint32_t offset, uint32_t of_thread) const {
+    return load_as<uint4>(codes_ + of_thread + offset);
+  }
+  const uint8_t* codes_;
+  uint32_t mine_;
+  uint32_t high_;
+};
+
+// sums[tile][t] = a[tile] * codes for the four n-tiles t, plus the sums unless kFresh. Sign: of a.
+template <CodecId kId, typename Sign, bool kFresh, int kTiles>
+__device__ __forceinline__ void multiply_staged(const StagedWords& words, const LevelWords<kId>& levels,
+                                                const uint32_t (&a)[kTiles][4], uint32_t i,
+                                                int (&sums)[kTiles][4][4]) {
+  constexpr uint32_t kBits = bits_of(kId);
+  const uint32_t lows[4] = {words.low.x, words.low.y, words.low.z, words.low.w};
+  const uint32_t highs[4] = {words.high.x, words.high.y, words.high.z, words.high.w};
+  const auto add = [&](auto b_sign, int t, const uint32_t(&b)[2], auto fresh) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      if constexpr (decltype(fresh)::value) {
+        const int from[4] = {0, 0, 0, 0};
+        mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b, from);
+      } else {
+        mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b);
+      }
+    }
+  };
+#pragma unroll
+  for (int t = 0; t < 4; ++t) {
+    uint32_t b[2];
+    if constexpr (kId == CodecId::kRot4) {
+      const uint32_t word = lows[t];
+      const uint32_t turned = word ^ 0x88888888U;
+      const uint32_t positive[2] = {permute_bytes(levels.high[0], levels.high[1], turned),
+                                    permute_bytes(levels.high[0], levels.high[1], turned >> 16)};
+      add(SignedBytes{}, t, positive, std::bool_constant<kFresh>{});
+      b[0] = permute_bytes(levels.low[0], levels.low[1], word);
+      b[1] = permute_bytes(levels.low[0], levels.low[1], word >> 16);
+      add(SignedBytes{}, t, b, std::false_type{});
+      continue;
+    } else if constexpr (kBits == 8) {
+      b[0] = lows[t] ^ 0x80808080U;
+      b[1] = highs[t] ^ 0x80808080U;
+    } else {
+      const uint32_t word = nibbles<kBits>(lows[t], highs[t], i);
+      if constexpr (looked_up(kId)) {
+        b[0] = permute_bytes(levels.low[0], levels.low[1], word);
+        b[1] = permute_bytes(levels.low[0], levels.low[1], word >> 16);
+      } else {
+        b[0] = word & 0x0F0F0F0FU;
+        b[1] = word >> 4 & 0x0F0F0F0FU;
+      }
+    }
+    add(OperandSign<kId>{}, t, b, std::bool_constant<kFresh>{});
+  }
+}
+
+}  // namespace quire::cuda

@@ -1,0 +1,274 @@
+// From staged sections to the state of rows: scores, weights, values of all 64 tokens of a section at once.
+#pragma once
+
+#include "quant/cuda/key_scores.cuh"
+#include "quant/cuda/staged_product.cuh"
+#include "quant/cuda/value_sums.cuh"
+
+namespace quire::cuda {
+
+inline constexpr int kTokensOfThread = 16;  // token 32 (k / 8) + 8 i + k % 8 in element k
+
+// The scales of a section's tokens, and of uniform values their midpoints, to memory of the warp: each is
+// needed by eight threads. scales: [2][64].
+template <CodecId kId>
+__device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t param, float* scales) {
+  const uint32_t token = 2 * (threadIdx.x % kWarpLanes);
+  if constexpr (looked_up(kId)) {
+    const int largest = static_cast<int16_t>(param & 0xFFFFU);
+    const uint32_t codes = load_as<uint16_t>(meta + token);
+    const auto scale = [&](uint32_t code) {
+      const float step =
+          exp2_approx(static_cast<float>(largest + static_cast<int>(code) - 255) * (1.0F / kStepsPerOctave));
+      return code == 0 ? 0.0F : step;
+    };
+    store_as<float2>(scales + token, make_float2(scale(codes & 0xFFU), scale(codes >> 8)));
+  } else {
+    const float up = power_of_two(static_cast<int32_t>(param));
+    const auto pair = [&](const uint8_t* halves) {
+      const uint32_t both = load_as<uint32_t>(halves + size_t{2} * token);
+      return make_float2(half_bits_to_float(both & 0xFFFFU) * up, half_bits_to_float(both >> 16) * up);
+    };
+    store_as<float2>(scales + token, pair(meta));
+    store_as<float2>(scales + kStagedTokens + token, pair(meta + size_t{2} * kStagedTokens));
+  }
+  __syncwarp();
+}
+__device__ __forceinline__ void load_spread(const float* scales, int group, uint32_t i, float (&x)[8]) {
+  const auto low = load_as<float4>(scales + 32 * group + 8 * i);
+  const auto high = load_as<float4>(scales + 32 * group + 8 * i + 4);
+  const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+  for (int k = 0; k < 8; ++k) x[k] = eight[k];
+}
+
+// Queries as operands. Where their integers are the same for all sections, as those of rotated keys are, the
+// block's warps share them; else each warp makes its own for every section.
+template <typename Form, int kTiles>
+struct StagedQueries {
+  static constexpr bool kFixed = looked_up(Form::kKey);
+  static constexpr uint32_t kWordsOfWarp = kTiles * QueryOperands::words_of_warp(Form::kBlocks);
+  static constexpr uint32_t kWords = (kFixed ? 1 : kStagedWarps) * kWordsOfWarp;
+
+  QueryOperands tiles[kTiles];
+  float sum[kTiles];  // of the integers
+
+  __device__ __forceinline__ void load(int b, uint32_t (&a)[kTiles][4]) const {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) tiles[tile].load(b, a[tile]);
+  }
+};
+
+// words: [kWords] in shared memory; what all warps share is there after a barrier.
+template <typename Form, int kTiles>
+__device__ __forceinline__ void fix_queries(const WarpContext& w, uint32_t warp, uint32_t* words,
+                                            StagedQueries<Form, kTiles>& queries) {
+  using Queries = StagedQueries<Form, kTiles>;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    QueryOperands& query = queries.tiles[tile];
+    uint32_t* mine = words + (Queries::kFixed ? 0 : warp * Queries::kWordsOfWarp) +
+                     tile * QueryOperands::words_of_warp(Form::kBlocks) + 4 * (threadIdx.x % kWarpLanes);
+    query.words = Queries::kFixed && warp > 0 ? nullptr : mine;
+    if constexpr (Queries::kFixed) {
+      queries.sum[tile] = static_cast<float>(quantise_query<true, Form::kBlocks>(w, tile, query));
+      query.words = mine;
+    }
+  }
+}
+
+// slot: of keys. products: [tile][16], to be scaled and offset as `queries` has it then.
+template <typename Form, int kTiles>
+__device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t* slot, uint32_t param,
+                                             const LevelWords<Form::kKey>& levels, float* scales,
+                                             StagedQueries<Form, kTiles>& queries,
+                                             float (&products)[kTiles][kTokensOfThread]) {
+  constexpr CodecId kKey = Form::kKey;
+  const uint8_t* meta = slot + Form::kKeyCodes;
+  if constexpr (looked_up(kKey)) {
+    spread_scales<kKey>(meta, param, scales);
+  } else {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      uniform_query<Form::kBlocks>(w, tile, meta, param, bits_of(kKey), queries.tiles[tile]);
+    }
+  }
+  const StagedCodes<kKey, Form::kDim, kStagedTokens> codes(slot, w.at);
+  int means[kTiles][4] = {};
+#pragma unroll
+  for (int group = 0; group < 2; ++group) {
+    int sums[kTiles][4][4];
+#pragma unroll
+    for (int b = 0; b < Form::kBlocks; ++b) {
+      const StagedWords words = codes.load(static_cast<uint32_t>(b), 32U * static_cast<uint32_t>(group));
+      uint32_t a[kTiles][4];
+      queries.load(b, a);
+      if (b == 0) {
+        multiply_staged<kKey, SignedBytes, true>(words, levels, a, w.at.i, sums);
+      } else {
+        multiply_staged<kKey, SignedBytes, false>(words, levels, a, w.at.i, sums);
+      }
+      if constexpr (looked_up(kKey)) {
+        if (group == 0) multiply_means(w, meta + kStagedTokens, b, a, means);
+      }
+    }
+    float token_scales[8];
+    if constexpr (looked_up(kKey)) load_spread(scales, group, w.at.i, token_scales);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const int(&sum)[4] = sums[tile][k % 4];
+        float product = static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]);
+        if constexpr (kKey == CodecId::kRot4) product += queries.sum[tile];
+        if constexpr (looked_up(kKey)) product *= token_scales[k];
+        products[tile][8 * group + k] = product;
+      }
+    }
+  }
+  if constexpr (looked_up(kKey)) {
+    const float mean_step = step_approx(static_cast<int16_t>(param >> 16));
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      queries.tiles[tile].offset =
+          static_cast<float>(means[tile][0] * 256 + means[tile][2]) * (queries.tiles[tile].scale * mean_step);
+    }
+  }
+}
+
+// Tokens of the section below `first` are not seen.
+__device__ __forceinline__ void mask_staged(uint32_t i, int first, float (&scores)[kTokensOfThread]) {
+#pragma unroll
+  for (int k = 0; k < kTokensOfThread; ++k) {
+    if (32 * (k / 8) + static_cast<int>(8 * i) + k % 8 < first) scores[k] = -INFINITY;
+  }
+}
+
+// Products become weights 2^(scale * product + offset - m). scale > 0.
+template <int kBlocks>
+__device__ __forceinline__ void weigh_staged(float scale, float offset, float (&scores)[kTokensOfThread],
+                                             RowState<kBlocks>& row) {
+  float largest = scores[0];
+#pragma unroll
+  for (int k = 1; k < kTokensOfThread; ++k) largest = fmaxf(largest, scores[k]);
+  const float m = fmaxf(row.m, quad_max(largest) * scale + offset);
+  if (__any_sync(kAllLanes, m > row.m ? 1 : 0) != 0) {
+    const float keep = exp2_approx(row.m - m);
+    row.m = m;
+    row.l *= keep;
+    row.mid *= keep;
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) {
+#pragma unroll
+      for (int k = 0; k < 8; ++k) row.o[b][k] *= keep;
+    }
+  }
+  row.weight = 0.0F;
+  const float less = offset - m;
+#pragma unroll
+  for (int k = 0; k < kTokensOfThread; ++k) {
+    scores[k] = exp2_approx(scores[k] * scale + less);
+    row.weight += scores[k];
+  }
+  row.l += row.weight;
+}
+
+// The weights of a row's 64 tokens, times the tokens' scales, as integers of 16 bits.
+struct WeightOperands {
+  uint32_t a[2][4];
+  float step;
+};
+template <CodecId kValue, int kBlocks>
+__device__ __forceinline__ WeightOperands quantise_weights(const float* scales, uint32_t i,
+                                                           float (&weights)[kTokensOfThread],
+                                                           RowState<kBlocks>& row) {
+  float largest = 0.0F;
+#pragma unroll
+  for (int group = 0; group < 2; ++group) {
+    float scale[8];
+    load_spread(scales, group, i, scale);
+    if constexpr (!looked_up(kValue)) {
+      float mid[8];
+      load_spread(scales + kStagedTokens, group, i, mid);
+#pragma unroll
+      for (int k = 0; k < 8; ++k) row.mid += weights[8 * group + k] * mid[k];
+    }
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      weights[8 * group + k] *= scale[k];
+      largest = fmaxf(largest, weights[8 * group + k]);
+    }
+  }
+  const float top = fmaxf(quad_max(largest), 1e-30F);
+  const float inverse = kWeightTop * reciprocal_approx(top);
+  WeightOperands operands;
+  operands.step = top * (1.0F / kWeightTop);
+  uint32_t sum = 0;
+#pragma unroll
+  for (int group = 0; group < 2; ++group) {
+    uint32_t v[8];
+#pragma unroll
+    for (int k = 0; k < 8; ++k) {
+      v[k] = rounded_bits(weights[8 * group + k], inverse);
+      sum += v[k];
+    }
+    uint32_t upper[2];
+    uint32_t lower[2];
+    pack_halves<looked_up(kValue)>(v, upper, lower);
+    operands.a[group][0] = upper[0];
+    operands.a[group][1] = lower[0];
+    operands.a[group][2] = upper[1];
+    operands.a[group][3] = lower[1];
+  }
+  // What the operands are short of is the same for all channels, as midpoints are.
+  constexpr int kShort = -staged_centre<kValue>();
+  if constexpr (kShort != 0) {
+    const int own = static_cast<int>(sum - kTokensOfThread * kRoundingBits);
+    row.mid += static_cast<float>(kShort * own) * operands.step;
+  }
+  return operands;
+}
+
+// slot: of values. weights: what weigh_staged left.
+template <typename Form, int kTiles>
+__device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* slot, uint32_t param,
+                                           const LevelWords<Form::kValue>& levels, float* scales,
+                                           float (&weights)[kTiles][kTokensOfThread],
+                                           RowState<Form::kBlocks> (&rows)[kTiles]) {
+  constexpr CodecId kValue = Form::kValue;
+  constexpr int kBlocks = Form::kBlocks;
+  const uint8_t* meta = slot + Form::kValueCodes;
+  spread_scales<kValue>(meta, param, scales);
+  uint32_t a[2][kTiles][4];
+  float step[kTiles];
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    const WeightOperands operands = quantise_weights<kValue>(scales, w.at.i, weights[tile], rows[tile]);
+    step[tile] = operands.step;
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      a[0][tile][r] = operands.a[0][r];
+      a[1][tile][r] = operands.a[1][r];
+    }
+  }
+  const StagedCodes<kValue, kStagedTokens, Form::kDim> codes(slot, w.at);
+#pragma unroll
+  for (int b = 0; b < kBlocks; ++b) {
+    int sums[kTiles][4][4];
+    multiply_staged<kValue, UnsignedBytes, true>(codes.load(0, 32U * static_cast<uint32_t>(b)), levels, a[0],
+                                                 w.at.i, sums);
+    multiply_staged<kValue, UnsignedBytes, false>(codes.load(1, 32U * static_cast<uint32_t>(b)), levels, a[1],
+                                                  w.at.i, sums);
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+      for (int k = 0; k < 8; ++k) {
+        const int(&sum)[4] = sums[tile][k % 4];
+        rows[tile].o[b][k] += static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]) * step[tile];
+      }
+    }
+  }
+  if constexpr (looked_up(kValue)) add_means(w, meta + kStagedTokens, param, rows);
+}
+
+}  // namespace quire::cuda

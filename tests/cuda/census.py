@@ -1,0 +1,74 @@
+#!/usr/bin/env python3
+"""Compiles the kernels to PTX and on to machine code, and checks what no emulator can see.
+
+usage: census.py NVCC ROOT [--arch 90] [UNIT...]
+
+UNITs are files of quant/cuda without .cu; without any, a few that compile in seconds. Of each: no `trap` (nvcc makes one
+of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory, and the
+instructions that the kernel is built on. Prints a line per unit and exits with 1 when one is not as it should be.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Instructions that a unit must have, by the beginning of its name.
+WANTED = {
+    "staged_": ["mma.sync.aligned.m16n8k32", "cp.async.cg.shared.global", "ld.shared.v4", "prmt.b32"],
+    "attend_dim": ["mma.sync.aligned.m16n8k32", "mma.sync.aligned.m16n8k16", "ld.global.v4"],
+    "encode_rotated": ["cp.async.cg.shared.global", "redux.sync", "ld.shared.v4"],
+    "encode": ["ld.global.v4"],
+    "copy": ["ld.global.v4", "st.global.v4"],
+}
+QUICK = ["copy", "decode", "encode", "encode_rotated", "merge"]
+EXACT = {"decode", "encode", "encode_rotated", "merge"}
+
+
+def wanted(unit):
+    return next((found for name, found in WANTED.items() if unit.startswith(name)), [])
+
+
+def faults(nvcc, root, unit, arch, folder):
+    ptx = folder / f"{unit}.ptx"
+    flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{arch}", "-I", str(root)]
+    if unit in EXACT:
+        flags.append("--fmad=false")
+    subprocess.run([nvcc, *flags, "-ptx", str(root / "quant/cuda" / f"{unit}.cu"), "-o", str(ptx)], check=True)
+    text = ptx.read_text(encoding="utf-8")
+    # Accesses through generic addresses are none the less vectors.
+    generic = re.sub(r"\b(ld|st)\.v4", r"\1.global.v4", text) + re.sub(r"\bld\.v4", "ld.shared.v4", text)
+    kernels = text.count(".entry")
+    print(f"{unit}: {kernels} kernels, " + ", ".join(f"{generic.count(name)} {name}" for name in wanted(unit)), flush=True)
+    if re.search(r"^\s*trap;", text, re.MULTILINE):
+        yield f"{unit}: has a trap"
+    for name in wanted(unit):
+        if name not in generic:
+            yield f"{unit}: has no {name}"
+    command = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
+    result = subprocess.run([*command, str(ptx), "-o", str(folder / "unit.cubin")], capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        yield f"{unit}: {result.stderr.strip()[:400]}"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("nvcc")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("units", nargs="*", default=QUICK)
+    parser.add_argument("--arch", default="90")
+    arguments = parser.parse_args()
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for unit in arguments.units or QUICK:
+            found += faults(arguments.nvcc, arguments.root.resolve(), unit, arguments.arch, Path(folder))
+    for fault in found:
+        print(fault)
+    print(f"[counts] cases={len(arguments.units or QUICK)} faults={len(found)}")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Checks and times the CUDA kernels on the GPU of this machine: the tests of tests/cuda with the kernels as nvcc builds
+# them, a slice of them under compute-sanitizer where it is installed, then quire-gpu. Leaves OUT/gpu.json.
+#
+#   bench/gpu.sh [--out OUT] [-- OPTIONS OF quire-gpu]     builds here and runs here
+#   bench/gpu.sh --bundle DIR                              builds into DIR what runs where nothing is installed: DIR/run.sh
+#
+# Example: bench/gpu.sh --bundle /media/stick/quire-gpu; there: /media/stick/quire-gpu/run.sh --out /tmp/report
+# Ends with 1 when there is no GPU or a test fails, 2 for bad input. QUIRE_CUDA_ARCHITECTURES chooses what is compiled
+# (80;90;100;120 by default, with PTX for what comes later).
+set -euo pipefail
+
+usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+bad_input() { echo "bench/gpu.sh: $1; --help explains" >&2; exit 2; }
+
+out=build/report bundle="" options=()
+while (($#)); do
+  case $1 in
+    --help|-h) usage; exit 0 ;;
+    --out|--bundle) (($# > 1)) || bad_input "$1 needs a folder"
+      if [[ $1 == --out ]]; then out=$2; else bundle=$2; fi; shift 2 ;;
+    --) shift; options=("$@"); break ;;
+    *) bad_input "'$1' is no option" ;;
+  esac
+done
+here=$PWD
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+absolute() { [[ $1 == /* ]] && echo "$1" || echo "$here/$1"; }
+
+command -v nvcc > /dev/null || PATH=$PATH:/usr/local/cuda/bin
+command -v nvcc > /dev/null || { echo "bench/gpu.sh: there is no nvcc on the PATH; install the CUDA toolkit, 12.8 or later" >&2; exit 1; }
+architectures=${QUIRE_CUDA_ARCHITECTURES:-80-real;90-real;100-real;120}
+cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=ON -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON \
+  -DQUIRE_MICRO=OFF "-DCMAKE_CUDA_ARCHITECTURES=$architectures" > build-gpu.log 2>&1 || { tail -5 build-gpu.log >&2; exit 1; }
+rm -f build-gpu.log
+cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu quire-gpu-tests
+
+target=${bundle:+$(absolute "$bundle")}
+target=${target:-$PWD/build/gpu/bundle}
+mkdir -p "$target"
+for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests; do
+  strip -o "$target/$(basename "$program")" "build/gpu/$program"
+done
+install -m 755 bench/gpu/run.sh "$target/run.sh"
+if [[ -n $bundle ]]; then
+  du -sh "$target"
+  echo "run $target/run.sh on a machine with a GPU and an NVIDIA driver for CUDA 13 or later"
+else
+  "$target/run.sh" --out "$(absolute "$out")" -- "${options[@]}"
+fi

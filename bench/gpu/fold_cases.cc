@@ -1,0 +1,138 @@
+// Folding, unfolding, merging, rotating: bytes that move against the copy's rate.
+#include <algorithm>
+
+#include "bench/gpu/device_work.h"
+#include "bench/gpu/pages.h"
+
+namespace quire::gpu {
+namespace {
+
+constexpr double kEncodeGoal = 0.60;
+constexpr uint32_t kCopyMiB = 1024;
+
+// Sections to fold, more bytes than the caches hold.
+struct Rows {
+  explicit Rows(const Bench& bench)
+      : count(static_cast<uint32_t>(
+            cold_bytes(bench) / (size_t{8} * bench.options.shape.tokens * bench.options.shape.dim) + 1)),
+        values(size_t{count} * bench.options.shape.tokens * bench.options.shape.dim),
+        keys_in(values),
+        values_in(values) {
+    require(fill_normal(keys_in.data(), values, 3, bench.stream), "making keys");
+    require(fill_normal(values_in.data(), values, 4, bench.stream), "making values");
+  }
+  uint32_t count;  // sections
+  size_t values;   // numbers of one side
+  DeviceMemory<float> keys_in;
+  DeviceMemory<float> values_in;
+};
+
+// Room for folded sections, one after the other.
+struct Sections {
+  Sections(const Bench& bench, const CodecPair& codecs, uint32_t n)
+      : format(cuda::section_format(page_kind(bench, codecs))),
+        bytes(size_t{n} * format.layout.bytes),
+        places(pointers(n)),
+        params(size_t{2} * n) {}
+  std::vector<uint8_t*> pointers(uint32_t n) const {
+    std::vector<uint8_t*> all(n);
+    for (uint32_t i = 0; i < n; ++i) all[i] = bytes.data() + size_t{i} * format.layout.bytes;
+    return all;
+  }
+  cudaError_t encode(const Bench& bench, const Rows& rows) const {
+    return cuda::encode_sections(
+        {format, rows.keys_in.data(), rows.values_in.data(), places.data(), params.data(), rows.count},
+        bench.stream);
+  }
+  cuda::SectionFormat format;
+  DeviceMemory<uint8_t> bytes;
+  DeviceMemory<uint8_t*> places;
+  DeviceMemory<uint32_t> params;
+};
+
+}  // namespace
+
+size_t cold_bytes(const Bench& bench) { return size_t{6} * static_cast<size_t>(bench.device.l2CacheSize); }
+
+void measure_copy(Bench* bench) {
+  constexpr size_t kBytes = size_t{kCopyMiB} << 20;
+  const DeviceMemory<uint8_t> from(kBytes);
+  const DeviceMemory<uint8_t> to(kBytes);
+  require(fill_normal(reinterpret_cast<float*>(from.data()), kBytes / 4, 9, bench->stream), "filling memory");
+  const Time time = time_calls(bench->stream, bench->options.batches, [&](uint32_t) {
+    return cudaMemcpyAsync(to.data(), from.data(), kBytes, cudaMemcpyDeviceToDevice, bench->stream);
+  });
+  const Row row{"copy", "1 GiB, bytes read and written", time, 2.0 * kBytes, "B", 0, "", 0};
+  bench->copy_rate = row.rate();
+  bench->report->add(row);
+}
+
+void run_encode(const Bench& bench) {
+  const Rows rows(bench);
+  for (const CodecPair& codecs : bench.options.codecs) {
+    const Sections sections(bench, codecs, rows.count);
+    const Time time = time_calls(bench.stream, bench.options.batches,
+                                 [&](uint32_t) { return sections.encode(bench, rows); });
+    const double moved = 8.0 * static_cast<double>(rows.values) + static_cast<double>(sections.bytes.bytes());
+    bench.report->add(
+        {"encode", codecs.name() + " of f32", time, moved, "B", bench.copy_rate, "copy", kEncodeGoal});
+  }
+}
+
+void run_decode(const Bench& bench) {
+  const Rows rows(bench);
+  for (const CodecPair& codecs : bench.options.codecs) {
+    const Sections sections(bench, codecs, rows.count);
+    require(sections.encode(bench, rows), "encoding");
+    require(cudaStreamSynchronize(bench.stream), "encoding");
+    const std::vector<uint8_t*> places = sections.pointers(rows.count);
+    const std::vector<uint32_t> params = sections.params.host();
+    std::vector<SectionRef> refs(rows.count);
+    for (uint32_t i = 0; i < rows.count; ++i) refs[i] = {places[i], params[2 * i], params[2 * i + 1]};
+    const DeviceMemory<SectionRef> device_refs(refs);
+    const DeviceMemory<float> keys(rows.values);
+    const DeviceMemory<float> values(rows.values);
+    const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
+      return cuda::decode_sections(
+          {sections.format, device_refs.data(), keys.data(), values.data(), rows.count}, bench.stream);
+    });
+    const double moved = 8.0 * static_cast<double>(rows.values) + static_cast<double>(sections.bytes.bytes());
+    bench.report->add({"decode", codecs.name() + " to f32", time, moved, "B", bench.copy_rate, "copy", 0});
+  }
+}
+
+void run_merge(const Bench& bench) {
+  const uint32_t dim = bench.options.shape.dim;
+  const uint32_t heads = bench.options.kv_heads;
+  constexpr uint32_t kRows = 2048;
+  const auto count = static_cast<uint32_t>(cold_bytes(bench) / (size_t{heads} * kRows * dim * 4) + 1);
+  const size_t partials = size_t{heads} * count * kRows;
+  const DeviceMemory<float> o(partials * dim);
+  const DeviceMemory<float> m(partials);
+  const DeviceMemory<float> l(partials);
+  const DeviceMemory<float> out(size_t{heads} * kRows * dim);
+  require(fill_normal(o.data(), partials * dim, 5, bench.stream), "making partials");
+  require(fill_normal(m.data(), partials, 6, bench.stream), "making partials");
+  require(fill_normal(l.data(), partials, 7, bench.stream), "making partials");
+  const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
+    return cuda::merge_partials(
+        {{o.data(), m.data(), l.data()}, count, heads, kRows, dim, out.data(), nullptr}, bench.stream);
+  });
+  bench.report->add({"merge", std::to_string(count) + " partials of 2048 rows", time,
+                     static_cast<double>(o.bytes() + m.bytes() + l.bytes() + out.bytes()), "B",
+                     bench.copy_rate, "copy", 0});
+}
+
+void run_rotate(const Bench& bench) {
+  const uint32_t dim = bench.options.shape.dim;
+  const auto rows = static_cast<uint32_t>(cold_bytes(bench) / (size_t{4} * dim) + 1);
+  const DeviceMemory<float> x(size_t{rows} * dim);
+  require(fill_normal(x.data(), size_t{rows} * dim, 8, bench.stream), "making rows");
+  const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
+    return cuda::rotate_rows(x.data(), rows, dim, nullptr, bench.stream);
+  });
+  bench.report->add({"rotate", "rows of " + std::to_string(dim), time, 2.0 * static_cast<double>(x.bytes()),
+                     "B", bench.copy_rate, "copy", 0});
+}
+
+}  // namespace quire::gpu

@@ -1,0 +1,34 @@
+// Folded pages on the device as a cache would hold them: whole pages in one pool, in an order of their own.
+// Thread safety: none.
+#pragma once
+
+#include "bench/gpu/bench.h"
+#include "quant/cuda/launch.h"
+
+namespace quire::gpu {
+
+PageKind page_kind(const Bench& bench, const CodecPair& codecs);
+
+// `sets` contexts of `tokens` tokens; every page holds other random numbers.
+class FoldedPages {
+ public:
+  FoldedPages(const Bench& bench, const CodecPair& codecs, uint32_t tokens, uint32_t sets);
+
+  // [kv_heads][pages], pages of set `set` in shuffled order.
+  const SectionRef* refs(uint32_t set) const { return refs_.data() + size_t{set} * heads_ * pages_; }
+  uint32_t pages() const { return pages_; }
+  size_t section_bytes() const { return size_t{heads_} * pages_ * layout_.section.bytes; }  // of one set
+  const cuda::SectionFormat& format() const { return format_; }
+
+ private:
+  std::vector<SectionRef> fold(const Bench& bench, uint32_t sets) const;
+
+  uint32_t heads_;
+  uint32_t pages_;
+  PageLayout layout_;
+  cuda::SectionFormat format_;
+  DeviceMemory<uint8_t> pool_;
+  DeviceMemory<SectionRef> refs_;
+};
+
+}  // namespace quire::gpu

@@ -20,6 +20,7 @@ struct LaneParts {
   DigestQuery* queries;  // [group]
   float* pooled;         // [head_dim]
   float* mass;           // [group][pages]
+  float* peak;           // [group][pages]
   float* weight;         // [pages]
   uint32_t* order;       // [pages]
   uint8_t* always;       // [pages]
@@ -31,6 +32,7 @@ LaneParts carve_lane(Carver& carver, const CacheConfig& config, uint32_t pages) 
   lane.queries = carver.take<DigestQuery>(config.group());
   lane.pooled = carver.take<float>(config.head_dim);
   lane.mass = carver.take<float>(size_t{config.group()} * pages);
+  lane.peak = carver.take<float>(size_t{config.group()} * pages);
   lane.weight = carver.take<float>(pages);
   lane.order = carver.take<uint32_t>(pages);
   lane.always = carver.take<uint8_t>(pages);
@@ -125,9 +127,10 @@ void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work)
     const bool always = page.index == 0 || tile.fold_begin + i >= window || page.rope_epoch != epoch;
     lane.always[i] = always ? 1 : 0;
     score_digest(page.digests + tile.kv_head * bytes, config.shape(), {lane.queries, config.group()}, pages,
-                 lane.mass + i);
+                 lane.mass + i, lane.peak + i);
   }
-  const SelectionScores scores{config.group(), pages, lane.mass, lane.weight, lane.order, lane.always};
+  const SelectionScores scores{config.group(), pages,      lane.mass,  lane.peak,
+                               lane.weight,    lane.order, lane.always};
   choose_pages(call.args.selection, scores, lane.chosen, space_.left_out + tile.row);
   uint16_t* words = space_.chosen + tile_index * space_.run_words;
   uint64_t chosen = 0;

@@ -27,6 +27,19 @@ void weigh_pages(const SelectionScores& scores) {
   }
 }
 
+// By the highest score, in distance from the row's highest of all: what matters is that some row may look
+// there.
+void weigh_peaks(const SelectionScores& scores) {
+  std::fill_n(scores.weight, scores.pages, -std::numeric_limits<float>::infinity());
+  for (uint32_t row = 0; row < scores.rows; ++row) {
+    const float* peak = scores.peak + size_t{row} * scores.pages;
+    const float highest = *std::max_element(peak, peak + scores.pages);
+    for (uint32_t i = 0; i < scores.pages; ++i) {
+      scores.weight[i] = std::max(scores.weight[i], peak[i] - highest);
+    }
+  }
+}
+
 // The pages that are not chosen yet, in scores.order; returns their number.
 uint32_t list_candidates(const SelectionScores& scores, const uint8_t* chosen) {
   uint32_t count = 0;
@@ -89,7 +102,9 @@ void choose_pages(const Selection& selection, const SelectionScores& scores, uin
   }
   weigh_pages(scores);
   if (selection.kind == SelectionKind::kTopPages) {
-    choose_top(scores, selection.pages, chosen);
+    choose_top(scores, selection.pages - selection.pages / 2, chosen);
+    weigh_peaks(scores);
+    choose_top(scores, selection.pages / 2, chosen);
   } else {
     choose_mass(scores, selection.mass, chosen);
   }

@@ -1,9 +1,9 @@
 // Which folded pages a tile of queries attends: a choice from estimates of every page's attention mass.
 //
-// Estimates are log2 of the sum of exp2(score) over a page's tokens, one per query row and page. A page
-// weighs what it weighs for the row that needs it most: the largest, over the rows, of its share in the row's
-// mass. Pure functions; the same estimates give the same choice, ties go to the older page. Thread safety:
-// none needed.
+// Estimates are, per query row and page, log2 of the sum of exp2(score) over the page's tokens, and the
+// highest score that a token may have. A page weighs what it weighs for the row that needs it most: the
+// largest, over the rows, of its share in the row's mass. Pure functions; the same estimates give the same
+// choice, ties go to the older page. Thread safety: none needed.
 #pragma once
 
 #include <cstddef>
@@ -14,7 +14,7 @@ namespace quire {
 
 enum class SelectionKind : uint8_t {
   kNone,      // every page
-  kTopPages,  // the `pages` that weigh most
+  kTopPages,  // `pages` of them: half by what they weigh, half for single tokens: by the highest score
   kMass,      // the fewest that hold `mass` of every row's mass, by the estimates
 };
 
@@ -35,14 +35,11 @@ struct SelectionScores {
   uint32_t rows = 0;
   uint32_t pages = 0;
   float* mass = nullptr;            // [rows][pages] log2; finite. Overwritten with shares.
+  const float* peak = nullptr;      // [rows][pages] log2; finite
   float* weight = nullptr;          // [pages] work space
   uint32_t* order = nullptr;        // [pages] work space
   const uint8_t* always = nullptr;  // [pages]: nonzero is chosen whatever it weighs
 };
-
-constexpr size_t selection_work_bytes(size_t rows, size_t pages) {
-  return (rows + 1) * pages * sizeof(float) + pages * sizeof(uint32_t) + pages;
-}
 
 // chosen[i] is set to 1 for every page that is attended and to 0 for the others. left_out[row]: log2 of the
 // estimated mass of the pages that are not, in units of that of the pages that are; -infinity when there are

@@ -9,7 +9,7 @@ namespace quire {
 namespace {
 
 // How far towards the bound the estimate goes: measured, see digest.h.
-constexpr float kReach = 0.5F;
+constexpr float kReach = 0.3F;
 constexpr double kMeanSteps = 127;
 // 14 bits: sums over 256 channels stay below 2^31.
 constexpr double kQuerySteps = 16383;
@@ -112,16 +112,19 @@ float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query)
 }
 
 void score_digest(const uint8_t* digest, SectionShape shape, std::span<const DigestQuery> queries,
-                  size_t stride, float* out) {
+                  size_t stride, float* mass, float* peak) {
+  constexpr float kLimit = 1e30F;
   const DigestView view = view_digest(digest, shape.dim);
   const float tokens = std::log2(static_cast<float>(shape.tokens));
   for (const DigestQuery& query : queries) {
     const Dots dots = dot_digest(view, shape.dim, query);
     const float unit = view.grid * query.scale;
-    *out =
-        std::clamp(unit * (static_cast<float>(dots.mean) + kReach * static_cast<float>(dots.radius)) + tokens,
-                   -1e30F, 1e30F);
-    out += stride;
+    const float mean = unit * static_cast<float>(dots.mean);
+    const float reach = unit * static_cast<float>(dots.radius);
+    *mass = std::clamp(mean + kReach * reach + tokens, -kLimit, kLimit);
+    *peak = std::clamp(mean + reach, -kLimit, kLimit);
+    mass += stride;
+    peak += stride;
   }
 }
 

@@ -3,11 +3,11 @@
 //
 // A digest holds every channel's mean and its largest distance from it, on one grid: each key lies within
 // mean +- radius, so no score exceeds q . mean + |q| . radius (Quest, arXiv 2406.10774, bounds by min and
-// max). The bound alone ranks pages badly, because it grows with the spread of channels that the query hardly
-// uses; the mean alone overlooks single tokens. The estimate goes half of the way: of 256 pages of the tiny
-// model's text, 32 chosen so miss .41 of the mass (by the mean .40, by the bound .46, by their true mass
-// .29), and where one token matters (layer 2 on pass keys) .33 (.61, .32, .14). Eight bits per number: bf16
-// would double the bytes and the time to read them. The bytes are the library's own business and never leave
+// max). Two things are told from it. How much of a query's attention the section holds: the mean's score, and
+// .3 of the way from there to the bound for the spread; that ranks pages as well as means and variances do,
+// while the bound alone grows with channels that the query hardly uses. And how high a single key may score:
+// the bound, without which a key that stands alone among 64 is overlooked. Eight bits per number: bf16 would
+// double the bytes and the time to read them. The bytes are the library's own business and never leave
 // memory. Arithmetic is exact, or rounded upwards where the bound depends on it, and the same on every
 // machine. Thread safety: pure functions.
 #pragma once
@@ -42,8 +42,9 @@ void make_digest_query(const float* q, uint32_t dim, DigestQuery* out);
 // Never below the score of any key of the section, in log2 units.
 float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query);
 
-// For every query: log2 of the estimated sum of exp2(score) over the section, at out[i * stride]. Finite.
+// For every query i, finite: at mass[i * stride] log2 of the estimated sum of exp2(score) over the section,
+// at peak[i * stride] about the bound (score_bound is rounded with care).
 void score_digest(const uint8_t* digest, SectionShape shape, std::span<const DigestQuery> queries,
-                  size_t stride, float* out);
+                  size_t stride, float* mass, float* peak);
 
 }  // namespace quire

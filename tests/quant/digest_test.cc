@@ -139,14 +139,17 @@ TEST(Digest, EstimateIsTheMeanAndAPartOfTheSpread) {
       }
       const double mean = sum / shape.tokens;
       const auto q = static_cast<double>(c.queries[i]);
-      want += q * mean + 0.5 * std::abs(q) * std::max(high - mean, mean - low);
+      want += q * mean + 0.3 * std::abs(q) * std::max(high - mean, mean - low);
     }
     std::vector<uint8_t> digest(digest_bytes(shape.dim));
     make_digest(c.keys.data(), shape, digest.data());
     DigestQuery query;
     make_digest_query(c.queries.data(), shape.dim, &query);
     float got = 0;
-    score_digest(digest.data(), shape, {&query, 1}, 1, &got);
+    float peak = 0;
+    score_digest(digest.data(), shape, {&query, 1}, 1, &got, &peak);
+    const float bound = score_bound(digest.data(), shape.dim, query);
+    EXPECT_NEAR(peak, bound, 0.01F * std::abs(bound));
     // A step of the grid is a 127th of the largest key; rounding the radius upwards adds half of one.
     EXPECT_NEAR(static_cast<double>(got), want, 0.3);
   }

@@ -82,6 +82,33 @@ TEST(CppApi, AttendsAsPlainAttention) {
   EXPECT_EQ(cache.stats().tokens, kTokens);
 }
 
+// All pages chosen, in either way: the bits of exact attention.
+TEST(CppApi, SelectsPages) {
+  constexpr size_t kTokens = 300;
+  const auto keys = randoms(1, kTokens * kRow), values = randoms(2, kTokens * kRow);
+  const auto queries = randoms(3, kTokens * kQueryRow);
+  quire_options options = small_options();
+  options.digests = 1;
+  quire::Cache cache(options);
+  quire::Sequence sequence = cache.create_sequence();
+  quire::Step step = cache.begin({{sequence, 0, kTokens}});
+  step.append(0, quire::input(keys.data()), quire::input(values.data()));
+  const auto attend = [&](quire_attend_args args) {
+    std::vector<float> out(kTokens * kQueryRow);
+    args.queries = quire::input(queries.data());
+    args.out = quire::output(out.data());
+    step.attend(0, args);
+    EXPECT_EQ(step.wait(), quire::Outcome::kDone);
+    return out;
+  };
+  const std::vector<float> exact = attend(quire::default_attend_args());
+  EXPECT_EQ(attend(quire::top_pages(1000)), exact);
+  EXPECT_EQ(attend(quire::top_pages(0, kTokens)), exact);
+  EXPECT_EQ(attend(quire::mass_of(1)), exact);
+  EXPECT_NE(attend(quire::top_pages(0)), exact);
+  EXPECT_GT(cache.stats().pages_skipped, 0U);
+}
+
 TEST(CppApi, HandlesMayDieInAnyOrder) {
   const std::vector<float> rows(8 * kRow);
   auto cache = std::make_unique<quire::Cache>(small_options());

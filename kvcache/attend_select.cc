@@ -210,6 +210,8 @@ void Attender::note_missed(const Call& call, const Tile& tile) const {
     } else if (tile.fold_end > tile.fold_begin) {
       // Digests tell the pages apart better than they tell how much there is: the attended ones are known.
       rest = space_.left_out[tile.row + g] + space_.folded[tile.row + r];
+      // Without an attended folded page nothing tells how much the others hold: the worst is reported.
+      if (std::isnan(rest)) rest = std::numeric_limits<float>::infinity();
     }
     const float kept = state.m[r] + std::log2(state.l[r]);
     const float missed = 1.0F / (1.0F + std::exp2(kept - rest));

@@ -225,6 +225,16 @@ TEST(SelectiveAttention, ReadsOnlyWhatWasChosen) {
   EXPECT_EQ(engine->counters().pages_skipped.load() - skipped, kTokens / world.page_tokens - 1 - pages);
 }
 
+TEST(SelectiveAttention, ReportsTheWorstWhereNoFoldedPageIsAttended) {
+  const World world = selective_world(top(0));
+  const std::unique_ptr<Engine> engine = open_engine(world);
+  Sequence* sequence = *engine->cache().create_sequence();
+  const Output output = run_chunks(*engine, world, sequence, 0, 300, 64, 100);  // page 0 is out of the window
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  EXPECT_EQ(output.missed[0].back(), 1.0F);
+  EXPECT_EQ(output.missed[0].front(), 0.0F);
+}
+
 TEST(SelectiveAttention, DigestsAreChargedToTheBudget) {
   uint64_t bytes[2];
   for (const bool digests : {false, true}) {

@@ -101,7 +101,8 @@ Status Engine::build_mover(const CacheContext& context) {
     };
   }
   Result<std::unique_ptr<Mover>> mover =
-      Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive);
+      Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive,
+                    options_.nvme_write_budget_per_day);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());

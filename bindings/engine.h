@@ -21,6 +21,7 @@ struct EngineOptions {
   uint64_t host_budget = uint64_t{1} << 30;
   uint64_t nvme_budget = 0;
   std::string nvme_path;
+  uint64_t nvme_write_budget_per_day = 0;  // bytes; 0: no limit
   IoEngineKind io_engine = IoEngineKind::kAuto;
   uint32_t io_depth = 16;
   Nanoseconds io_deadline = std::chrono::seconds(30);

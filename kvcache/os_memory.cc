@@ -22,4 +22,8 @@ uint8_t* map_os_pages(size_t bytes) {
 
 void unmap_os_pages(uint8_t* data, size_t bytes) { munmap(data, bytes); }
 
+void prefer_large_pages(uint8_t* data, size_t bytes) {
+  [[maybe_unused]] const int refused = madvise(data, bytes, MADV_HUGEPAGE);
+}
+
 }  // namespace quire

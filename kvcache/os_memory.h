@@ -19,4 +19,9 @@ uint8_t* map_os_pages(size_t bytes);
 // Exactly what one map_os_pages call returned.
 void unmap_os_pages(uint8_t* data, size_t bytes);
 
+// Asks for large pages where the system has them: a disk's controller takes a limited number of pieces per
+// request, and memory in 4 KiB pages is one piece per page. Changes no content and no size; without effect
+// where refused.
+void prefer_large_pages(uint8_t* data, size_t bytes);
+
 }  // namespace quire

@@ -78,8 +78,10 @@ bool SlotPool::would_fit(uint32_t bytes) const {
 
 bool SlotPool::add_chunk(uint32_t bytes, OpenChunks& open) {
   const size_t whole = std::clamp<size_t>((chunk_hint_ + bytes - 1) / bytes, 1, kNoSlot);
-  // More than one slot out of the last of the budget might be what another use needs to go on.
-  return map_chunk(bytes, whole, open) || (whole > 1 && map_chunk(bytes, 1, open));
+  // More than one slot out of the last of the budget might be what another use, or another size of slots,
+  // needs to go on: a whole chunk leaves as much again.
+  const bool roomy = budget_.available() / 2 >= whole * bytes;
+  return (roomy && map_chunk(bytes, whole, open)) || map_chunk(bytes, 1, open);
 }
 
 bool SlotPool::map_chunk(uint32_t bytes, size_t slots, OpenChunks& open) {

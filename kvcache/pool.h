@@ -6,8 +6,8 @@
 // emptier ones drain.
 //
 // Invariants: a slot is 64-byte aligned and a multiple of 64 bytes; bytes_in_use() <= bytes_reserved() = what
-// the budget holds for this pool; no allocation fails that would fit: when the budget is too short for a
-// whole chunk, one of a single slot is made. Not charged: about 150 bytes per chunk.
+// the budget holds for this pool; no allocation fails that would fit: when the budget is short, less than two
+// whole chunks, one of a single slot is made. Not charged: about 150 bytes per chunk.
 // Cost: O(1), plus O(log chunks) to find the chunk of a slot that is freed; one system call per chunk.
 // Thread safety: none, the caller holds a lock; the budget may be shared with other threads.
 #pragma once

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "kvcache/os_memory.h"
 #include "offload/mover_parts.h"
 
 namespace quire {
@@ -33,7 +34,7 @@ Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patie
 
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
                                              const TierOpener& open_tier, Nanoseconds patience,
-                                             MoverDrive drive) {
+                                             MoverDrive drive, uint64_t write_budget_per_day) {
   std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience, drive));
   if (!open_tier) return mover;
   mover->layout_ = plan_staging(context.config, context.host_budget.limit());
@@ -44,6 +45,8 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
                   "host_budget has no room to stage pages from disk: " + staging.status().message());
   }
   mover->staging_ = std::move(*staging);
+  prefer_large_pages(mover->staging_.data(), mover->staging_.size());
+  mover->write_budget_ = WriteBudget(write_budget_per_day, mover->layout_.write_bytes, context.clock.now());
   mover->loads_.resize(mover->layout_.loads);
   mover->writes_.resize(mover->layout_.writes);
   if (drive == MoverDrive::kCallers) {
@@ -164,8 +167,10 @@ bool Mover::copy_to_host(ResidencyLock& lock) {
   }
   if (slot != nullptr) {
     lock.unlock();
+    const Nanoseconds start = context_.clock.now();
     Status status = copy_stream_->copy(slot, page->slot[0], page->bytes);
     if (status.ok()) status = copy_stream_->synchronize();
+    counts_.host_copies.record(context_.clock.now() - start);
     lock.lock();
     if (status.ok()) {
       context_.residency.set_slot(lock, page, MemoryTier::kHost, slot);

@@ -21,17 +21,23 @@
 
 #include "kvcache/context.h"
 #include "kvcache/device.h"
+#include "kvcache/latency.h"
 #include "kvcache/page_reader.h"
 #include "offload/tier.h"
+#include "offload/write_budget.h"
 
 namespace quire {
 
 struct MoverCounts {
   std::atomic<uint64_t> demoted_pages{0};   // written to the disk tier
+  std::atomic<uint64_t> demoted_bytes{0};   // of these, without padding and headers
   std::atomic<uint64_t> copied_pages{0};    // device to host
   std::atomic<uint64_t> dropped_pages{0};   // slots given up because a copy lies below
   std::atomic<uint64_t> promoted_pages{0};  // copied back into memory after a load
   std::atomic<uint64_t> failed_reads{0};    // pages that were not proven
+  LatencyHistogram disk_reads;              // requests, from start to proof
+  LatencyHistogram disk_writes;             // requests
+  LatencyHistogram host_copies;             // pages, from device to host
 };
 
 // Bytes that the mover uses for transfers; the tier may register them with the system.
@@ -58,12 +64,14 @@ using TierOpener = std::function<Result<std::unique_ptr<Tier>>(std::span<uint8_t
 class Mover final : public Pager {
  public:
   // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
-  // a device tier. patience: how long, in real time, late requests may keep all of the staging memory before
+  // a device tier. write_budget_per_day: bytes, 0 for no limit; pages that it keeps in memory can not make
+  // room. patience: how long, in real time, late requests may keep all of the staging memory before
   // the disk counts as hung; on the context's clock when callers drive. Both the context and the stream
   // outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
                                                const TierOpener& open_tier, Nanoseconds patience,
-                                               MoverDrive drive = MoverDrive::kThread);
+                                               MoverDrive drive = MoverDrive::kThread,
+                                               uint64_t write_budget_per_day = 0);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -143,6 +151,8 @@ class Mover final : public Pager {
   bool broken_ = false;  // the io engine failed for good
   bool stopping_ = false;
   MoverCounts counts_;
+  WriteBudget write_budget_{0, 0, Nanoseconds::zero()};
+  bool budget_spent_ = false;   // nothing was written because of it
   std::unique_ptr<Tier> tier_;  // set before and cleared after everything that uses it
   std::thread thread_;
 };

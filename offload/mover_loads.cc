@@ -109,6 +109,7 @@ void Mover::complete_read(const Completion& completion) {
       ++proven;
     }
   }
+  counts_.disk_reads.record(context_.clock.now() - read.start);
   if (context_.trace != nullptr) {
     context_.trace->record({"read", TraceCategory::kIo, Trace::kFirstFreeLane + index, read.start,
                             context_.clock.now() - read.start, load.pages[read.first]->layer,

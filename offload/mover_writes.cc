@@ -14,6 +14,8 @@ namespace {
 
 constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
 
+constexpr uint64_t kPaddingShare = 64;  // of an early copy at most this part may be padding
+
 }  // namespace
 
 bool Mover::wants_write(ResidencyLock&) const {
@@ -22,6 +24,7 @@ bool Mover::wants_write(ResidencyLock&) const {
 }
 
 std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
+  budget_spent_ = false;
   const uint32_t window = flushing_ ? UINT32_MAX : kChoiceWindow;
   const auto most_pages = static_cast<uint32_t>(layout_.write_bytes / kPlaceAlign);
   const std::span<Page* const> chosen =
@@ -33,15 +36,23 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   uint64_t bytes = 0;
   const Page& newest = *chosen.back();
   const Tier::Room room = tier_->put_room({newest.stream, newest.layer}, newest.bytes);
-  const uint64_t most_bytes = std::min<uint64_t>(layout_.write_bytes, room.bytes);
+  // Early copies leave half of the bucket to those who need room.
+  const bool early = !write_wanted_ && !flushing_;
+  const uint64_t allowed = write_budget_.available(context_.clock.now()) / (early ? 2 : 1);
+  const uint64_t most_bytes = std::min({layout_.write_bytes, room.bytes, run_align_down(allowed)});
   tier_full_ = room.pages == 0;
+  budget_spent_ = allowed < run_align_up(newest.bytes);
+  bool full = false;
   for (size_t i = chosen.size(); i > 0 && pages.size() < room.pages; --i) {
     Page* page = chosen[i - 1];
-    const bool fits = bytes + page->bytes <= most_bytes && page->stream == newest.stream;
-    if (!fits) break;
+    full = bytes + page->bytes > most_bytes;
+    if (full || page->stream != newest.stream) break;
     bytes += page->bytes;
     pages.push_back(page);
   }
+  // Nobody waits for an early copy: until a run is full or fills its blocks well, more pages may join it.
+  const uint64_t padding = run_align_up(bytes) - bytes;
+  if (early && !full && padding > bytes / kPaddingShare) return {};
   std::reverse(pages.begin(), pages.end());
   for (Page* page : pages) {
     page->writing = true;
@@ -53,6 +64,7 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
 const char* Mover::why_nothing_moves() {
   ResidencyLock lock = context_.residency.lock();
   if (tier_full_) return "nvme_budget is used up";
+  if (budget_spent_) return "nvme_write_budget_per_day is used up for now";
   const uint64_t pages = context_.residency.counts(lock).memory_pages[static_cast<size_t>(MemoryTier::kHost)];
   if (pages > 0) return "every page in memory is in use";
   return "no page is left in memory that could move to disk; raise the budget, lower max_step_tokens or free "
@@ -67,7 +79,9 @@ void Mover::start_write() {
   {
     ResidencyLock lock = context_.residency.lock();
     if (!wants_write(lock)) return;
+    const bool early = !write_wanted_ && !flushing_;
     write.pages = pick_victims(lock);
+    if (early && write.pages.empty()) return;  // nobody waits for a round
   }
   if (write.pages.empty()) {
     // A late write has ended its round already and may stay for ever.
@@ -89,6 +103,7 @@ void Mover::start_write() {
   write.start = context_.clock.now();
   write.busy = true;
   const StreamId stream{write.pages[0]->stream, write.pages[0]->layer};
+  write_budget_.take(padded);
   const Status status = tier_->put_run(kWriteTag | index, stream, put, {buffer, padded}, write.places);
   if (status.ok()) return;
   settle_write(write, status.code(), 0);
@@ -102,7 +117,12 @@ void Mover::settle_write(Write& write, StatusCode code, int os_error) {
   for (size_t i = 0; ok && i < write.pages.size(); ++i) {
     context_.residency.set_place(lock, write.pages[i], write.places[i]);
   }
-  if (ok) counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_relaxed);
+  if (ok) {
+    uint64_t bytes = 0;
+    for (const Page* page : write.pages) bytes += page->bytes;
+    counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_relaxed);
+    counts_.demoted_bytes.fetch_add(bytes, std::memory_order_relaxed);
+  }
   failures_ = ok ? 0 : failures_ + 1;
   tier_full_ = code == StatusCode::kOverBudget || (code == StatusCode::kIo && os_error == ENOSPC);
   release_victims(lock, write);
@@ -128,6 +148,7 @@ void Mover::complete_write(const Completion& completion) {
     ResidencyLock lock = context_.residency.lock();
     ++late_writes_;
   }
+  counts_.disk_writes.record(context_.clock.now() - write.start);
   if (context_.trace != nullptr && !write.pages.empty()) {
     context_.trace->record(
         {"write", TraceCategory::kIo,

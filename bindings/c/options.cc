@@ -95,6 +95,7 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   out.device_budget = options.device_budget;
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;
+  out.nvme_write_budget_per_day = options.nvme_write_budget_per_day;
   if (options.nvme_path != nullptr) out.nvme_path = options.nvme_path;
   out.io_engine = static_cast<IoEngineKind>(options.io_engine);
   out.io_depth = options.io_depth;

@@ -10,6 +10,7 @@
 
 #include "bindings/c/api.h"
 #include "bindings/c/options.h"
+#include "bindings/c/prometheus.h"
 #include "bindings/c/stats.h"
 
 namespace {
@@ -386,6 +387,25 @@ quire_status quire_cache_stats(quire_cache* cache, quire_stats* out) {
     if (Status s = check_out(out); !s.ok()) return s;
     if (Status s = quire::check_struct_size(out->struct_size, sizeof *out, "quire_stats"); !s.ok()) return s;
     quire::capi::fill_stats(*found.object->engine, out);
+    return {};
+  });
+}
+
+quire_status quire_cache_prometheus(quire_cache* cache, char* text, uint64_t size, uint64_t* length) {
+  return guarded_with(find_cache(cache), [&](const Found<CacheObject>& found) -> Status {
+    if (Status s = check_out(length); !s.ok()) return s;
+    if (text == nullptr && size > 0) return quire::invalid("text is NULL and size is not 0");
+    quire_stats stats{};
+    stats.struct_size = sizeof stats;
+    quire::capi::fill_stats(*found.object->engine, &stats);
+    const std::string all = quire::capi::prometheus_text(*found.object->engine, stats);
+    *length = all.size();
+    if (all.size() >= size) {
+      return quire::invalid("the text has " + std::to_string(all.size()) +
+                            " bytes and a 0 behind them, and size is " + std::to_string(size) +
+                            "; come back with more");
+    }
+    std::copy_n(all.c_str(), all.size() + 1, text);
     return {};
   });
 }

@@ -196,7 +196,11 @@ typedef struct quire_options {
    * (quire_selection); about 2 * head_dim bytes per page and kv head, counted against host_budget. post_rope
    * only. Default 0. */
   uint32_t digests;
-  uint64_t reserved[8];
+  /* Bytes that may be written to disk per day, so that it does not wear out; 0 (default): no limit. A bucket
+   * of an hour's share refills steadily. Pages that may not go down stay in memory; a step that then finds no
+   * room gets QUIRE_OVER_BUDGET. */
+  uint64_t nvme_write_budget_per_day;
+  uint64_t reserved[7];
 } quire_options;
 
 QUIRE_API_VOID void quire_options_init(quire_options* options);
@@ -405,10 +409,18 @@ typedef struct quire_stats {
   uint64_t selected_rows; /* (token, query head) pairs that attended selectively */
   double missed_mass;     /* their mean share of mass on pages left out: as quire_attend_args.missed_mass */
   double select_seconds;  /* busy time of choosing, over all threads */
-  uint64_t reserved[16];
+  uint64_t demoted_bytes; /* of demoted_pages: written_bytes / demoted_bytes is the write amplification */
+  uint64_t reserved[15];
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);
+
+/* The counters of quire_stats, and histograms of how long requests to each tier take, as Prometheus text
+ * (version 0.0.4). Writes at most `size` bytes and a 0 behind them into `text`; *length is how long the text
+ * is without the 0. QUIRE_INVALID when it does not fit, *length then tells the size to come back with; text
+ * may be NULL when size is 0. */
+QUIRE_API quire_status quire_cache_prometheus(quire_cache* cache, char* text, uint64_t size,
+                                              uint64_t* length);
 
 #ifdef __cplusplus
 } /* extern "C" */

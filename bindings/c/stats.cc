@@ -73,6 +73,7 @@ void fill_stats(Engine& engine, quire_stats* out) {
   out->written_bytes = tier.written_bytes;
   out->io_seconds = static_cast<double>(tier.busy.count()) * 1e-9;
   const MoverCounts& moved = engine.mover()->counts();
+  out->demoted_bytes = moved.demoted_bytes.load(std::memory_order_relaxed);
   out->demoted_pages = moved.demoted_pages.load(std::memory_order_relaxed);
   out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
   out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);

@@ -309,6 +309,17 @@ class Cache {
     detail::check(quire_cache_stats(cache_->get(), &stats), cache_->get());
     return stats;
   }
+  // The statistics as Prometheus text.
+  std::string prometheus() const {
+    std::string text(8192, '\0');
+    uint64_t length = 0;
+    while (quire_cache_prometheus(cache_->get(), text.data(), text.size(), &length) != QUIRE_OK) {
+      if (length < text.size()) detail::fail(QUIRE_INTERNAL, cache_->get());
+      text.resize(length + 4096);
+    }
+    text.resize(length);
+    return text;
+  }
   // Closes at once and reports how that went; every Sequence and Step must be gone.
   void close() {
     if (cache_.use_count() != 1) {

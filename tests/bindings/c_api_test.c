@@ -163,7 +163,7 @@ static void test_defaults(void) {
   EXPECT(options.host_budget == (uint64_t)1 << 30 && options.device_budget == 0 && options.nvme_budget == 0);
   EXPECT(options.io_depth == 16 && options.io_deadline_ms == 30000 && options.max_step_tokens == 512);
   EXPECT(options.layer_options == NULL && options.nvme_path == NULL && options.trace_path == NULL);
-  for (size_t i = 0; i < 8; i++) EXPECT(options.reserved[i] == 0);
+  for (size_t i = 0; i < 7; i++) EXPECT(options.reserved[i] == 0);
 
   quire_attend_args attend;
   memset(&attend, 0xFF, sizeof attend);

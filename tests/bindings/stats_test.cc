@@ -2,7 +2,9 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <cstdlib>
 #include <quire.hpp>
+#include <string>
 #include <vector>
 
 #include "tests/bindings/plain_attention.h"
@@ -128,6 +130,46 @@ TEST(Stats, SharedPagesCountOnce) {
   const uint64_t tail_tokens = kTokens % kPageTokens;
   EXPECT_EQ(both.tokens, alone.tokens + tail_tokens);
   EXPECT_EQ(both.values, alone.values + 2 * tail_tokens * kKvHeads * kHeadDim * kLayers);
+}
+
+// The value of a line of Prometheus text, or -1.
+double sample(const std::string& text, const std::string& name) {
+  const size_t at = text.find("\n" + name + " ");
+  return at == std::string::npos ? -1 : std::strtod(text.c_str() + at + name.size() + 2, nullptr);
+}
+
+TEST(Prometheus, SaysWhatTheStatsSayAndCountsEveryRequest) {
+  quire::Cache cache(spilling_options());
+  quire::Sequence sequence = cache.create_sequence();
+  ASSERT_NO_FATAL_FAILURE(read_text(cache, sequence));
+  cache.flush();
+  const std::string text = cache.prometheus();
+  const quire_stats stats = cache.stats();
+  EXPECT_EQ(sample(text, "quire_tokens"), static_cast<double>(stats.tokens));
+  EXPECT_EQ(sample(text, "quire_tier_pages{tier=\"nvme\"}"), static_cast<double>(stats.nvme_pages));
+  EXPECT_EQ(sample(text, "quire_demoted_bytes_total"), static_cast<double>(stats.demoted_bytes));
+  const std::string writes = "{tier=\"nvme\",operation=\"write\"";
+  const double count = sample(text, "quire_request_seconds_count" + writes + "}");
+  EXPECT_GT(count, 0);
+  EXPECT_EQ(sample(text, "quire_request_seconds_bucket" + writes + ",le=\"+Inf\"}"), count);
+  EXPECT_GT(sample(text, "quire_request_seconds_sum" + writes + "}"), 0);
+  EXPECT_GT(sample(text, "quire_request_seconds_count{tier=\"nvme\",operation=\"read\"}"), 0);
+}
+
+TEST(Prometheus, SaysHowMuchRoomItNeeds) {
+  const quire_options options = spilling_options();
+  quire_cache* cache = nullptr;
+  ASSERT_EQ(quire_open(&options, &cache), QUIRE_OK);
+  uint64_t length = 0;
+  EXPECT_EQ(quire_cache_prometheus(cache, nullptr, 0, &length), QUIRE_INVALID);
+  ASSERT_GT(length, 1000U);
+  std::string text(length + 1, 'x');
+  EXPECT_EQ(quire_cache_prometheus(cache, text.data(), length, &length), QUIRE_INVALID);
+  EXPECT_EQ(quire_cache_prometheus(cache, text.data(), length + 1, &length), QUIRE_OK);
+  EXPECT_EQ(text.back(), 0);
+  EXPECT_EQ(quire_cache_prometheus(cache, nullptr, 9, &length), QUIRE_INVALID);
+  EXPECT_EQ(quire_cache_prometheus(cache, text.data(), length + 1, nullptr), QUIRE_INVALID);
+  EXPECT_EQ(quire_close(cache), QUIRE_OK);
 }
 
 }  // namespace

@@ -176,8 +176,12 @@ void Simulation::computing() {
   if (engine_ != nullptr && random_.chance(turns_per_thousand_)) turn(1);
 }
 
-// So that something is under way whatever the operation is.
-void Simulation::start_reads() {
+// So that reads and writes are under way whatever the operation is.
+void Simulation::start_requests() {
+  if (random_.chance(300)) {
+    const Status status = engine_->cache().flush();
+    if (!status.ok()) judge_error(status, "a flush beforehand");
+  }
   const Track& t = track(random_.below(tracks_.size()));
   const auto layer = static_cast<uint32_t>(random_.below(config_.layers));
   if (!engine_->cache().prefetch(t.engine, layer, random_.below(t.tokens.size() + 1), 256).ok())
@@ -205,7 +209,15 @@ void Simulation::judge_error(const Status& status, const char* what) {
   const bool faulty = disk_world_.counts.sum() > 0 || crowded;
   const bool disk_error = status.code() == StatusCode::kIo || status.code() == StatusCode::kDeadline ||
                           status.code() == StatusCode::kOverBudget;
-  if (verbose_) std::printf("    %s: %s\n", what, status.message().c_str());
+  if (verbose_) {
+    std::printf("    %s: %s\n    host budget:", what, status.message().c_str());
+    for (size_t i = 0; i < kUseCount; ++i) {
+      const auto use = static_cast<Use>(i);
+      std::printf(" %s %llu,", std::string(use_name(use)).c_str(),
+                  static_cast<unsigned long long>(engine_->host_budget().used(use)));
+    }
+    std::printf(" peak %llu\n", static_cast<unsigned long long>(engine_->host_budget().peak()));
+  }
   if (!disk_error) return fail(std::string(what) + " reports what no fault explains: " + status.message());
   if (disk_world_.healed && !disk_full && !crowded)
     return fail(std::string(what) + " fails on a healed disk: " + status.message());
@@ -305,7 +317,7 @@ SimulationResult Simulation::run() {
                   static_cast<int>(name.size()), name.data());
     }
     if (random_.chance(jumps_per_thousand_)) set_clock();
-    if (random_.chance(300)) start_reads();
+    if (random_.chance(400)) start_requests();
     turn(static_cast<uint32_t>(random_.below(3)));
     act(operation);
     turn(static_cast<uint32_t>(random_.below(3)));

@@ -96,7 +96,7 @@ class Simulation {
   void judge_error(const Status& status, const char* what);
   void judge_miss(const Miss& miss);
   void turn(uint32_t times);
-  void start_reads();
+  void start_requests();
   void set_clock();
   void fail(const std::string& what);
   bool failed() const { return !result_.failure.empty(); }

@@ -6,6 +6,7 @@ logs=build/logs
 mkdir -p "$logs"
 jobs=$(nproc)
 test_timeout=600  # seconds for one test
+export CCACHE_DIR=${CCACHE_DIR:-$PWD/build/ccache}  # the SIMD kernels are the same in every build for this machine
 summary=()        # one line per phase or test run, printed at the end
 
 # GCC 12's thread sanitizer cannot start where the kernel randomizes addresses by more bits than it knows.
@@ -59,7 +60,8 @@ check_tidy_aarch64() {
 build_preset() {
   local preset=$1 target=$2
   shift 2
-  quietly "configure-$preset.log" cmake --preset "$preset" "$@" &&
+  quietly "configure-$preset.log" cmake --preset "$preset" "$@" \
+    -DCMAKE_C_COMPILER_LAUNCHER=ccache -DCMAKE_CXX_COMPILER_LAUNCHER=ccache &&
     quietly "build-$preset.log" "${steady[@]}" cmake --build --preset "$preset" --parallel "$jobs" --target "$target"
 }
 
@@ -132,20 +134,30 @@ finish_with() {
   exit "$code"
 }
 
-# check_before_release TARGET CTEST-OPTIONS...: all phases but the tests in Release. Under the sanitizers that target is
-# built and those tests run.
+# sanitized PRESET TARGET CTEST-OPTIONS...
+sanitized() {
+  local preset=$1 target=$2
+  shift 2
+  phase "build $preset" build_preset "$preset" "$target" -DQUIRE_MICRO=OFF
+  phase "test $preset" run_ctest "$preset" "$@"
+}
+
+# check_before_release some|all: all phases but the tests in Release. Under ASan and UBSan run the core suites, under TSan
+# those of them where threads meet; or every suite under both.
 check_before_release() {
-  local target=$1 sanitizer
-  shift
+  local scope=$1
   phase packages bash .ci/packages build bench tests cross
   phase format check_format
   phase "build release" build_preset release all -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON -DQUIRE_MICRO=ON
   phase clang-tidy check_tidy release
   phase "real model" find_real_model
-  for sanitizer in asan+ubsan tsan; do
-    phase "build $sanitizer" build_preset "$sanitizer" "$target" -DQUIRE_MICRO=OFF
-    phase "test $sanitizer" run_ctest "$sanitizer" "$@"
-  done
+  if [[ $scope == all ]]; then
+    sanitized asan+ubsan all
+    sanitized tsan all
+  else
+    sanitized asan+ubsan core_tests --label-regex core
+    sanitized tsan threaded_tests --label-regex threads
+  fi
   phase "build aarch64" build_preset aarch64 core_tests
   phase "clang-tidy aarch64" check_tidy_aarch64
   phase "test aarch64" test_aarch64

@@ -92,7 +92,7 @@ if [[ $part == *a* ]]; then
   for pair in $(tr , ' ' <<<"${codecs:-bf16/bf16,int8/int8,rot4/rot4,tcq3/tcq3,tcq2/tcq2}"); do
     need_room "$(cache_bytes "$context" 4 2 "$pair")" "$pair at $context tokens"
     measure "a-$context-${pair//\//-}" --contexts "$context" --codecs "$pair" --host-budget 256M --needles 10 --decode 16 \
-      --select top:256 --window 1024 --sparse-prefill top:64 --prefill-window 1024 --reference none "$@"
+      --select top:256 --select-window 1024 --sparse-prefill top:64 --prefill-window 1024 --reference none "$@"
   done
 fi
 
@@ -104,7 +104,7 @@ if [[ $part == *b* ]]; then
     for pair in $(tr , ' ' <<<"${codecs:-rot4/rot4,tcq3/tcq2,tcq2/tcq2}"); do
       need_room "$(cache_bytes "$context" "$layers" 8 "$pair")" "$shape with $pair at $context tokens"
       measure "b-$shape-$context-${pair//\//-}" --fill synthetic --shape "$shape" --contexts "$context" --codecs "$pair" \
-        --host-budget 4G --decode 4 --select top:256 --window 1024 "$@"
+        --host-budget 4G --decode 4 --select top:256 --select-window 1024 "$@"
     done
   done
 fi

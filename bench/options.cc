@@ -164,7 +164,7 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
          "--select", [&cache](const std::string& text) { parse_selection(text, &cache.select); },
          "Pages that tokens attend which are written or scored: none, top:K or mass:F, per kv head")
       ->group(selective);
-  app.add_option("--window", cache.select.window, "Tokens before a query that are always attended")
+  app.add_option("--select-window", cache.select.window, "Tokens before a query that are always attended")
       ->capture_default_str()
       ->group(selective);
   app.add_flag("--select-check", cache.select.check,

@@ -99,7 +99,7 @@ class Programs(unittest.TestCase):
         self.assertEqual((exact["selection"], exact["sparse_prefill"]), ("none", "none"))
         every, = self.rows(*common, "--select", "top:1000")
         self.assertEqual((every["ppl"], every["missed_mass"], every["attended"]), (exact["ppl"], 0, 1))
-        some, = self.rows(*common, "--select", "top:3", "--window", 64, "--sparse-prefill", "mass:0.9", "--select-check")
+        some, = self.rows(*common, "--select", "top:3", "--select-window", 64, "--sparse-prefill", "mass:0.9", "--select-check")
         self.assertEqual((some["selection"], some["sparse_prefill"]), ("top:3", "mass:0.9"))
         self.assertTrue(0 < some["missed_mass"] < 1 and 0 < some["attended"] < 1, some)
         self.assertGreater(some["kld_mean"], exact["kld_mean"])

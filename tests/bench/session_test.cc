@@ -297,7 +297,7 @@ uint64_t smallest_host_budget(CacheOptions options) {
 }
 
 TEST(SessionTest, TheSmallestBudgetsRecoverToo) {
-  expect_recovery(QUIRE_CODEC_INT8, 13 << 19, &SpillFile::zero);
+  expect_recovery(QUIRE_CODEC_INT8, 7 << 20, &SpillFile::zero);
   for (const quire_codec codec : {QUIRE_CODEC_INT8, QUIRE_CODEC_BF16}) {
     const TemporaryFolder folder;
     const uint64_t smallest = smallest_host_budget(spilling(with_codec(codec, codec), folder.path()));

@@ -27,6 +27,10 @@ here=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 absolute() { [[ $1 == /* ]] && echo "$1" || echo "$here/$1"; }
 
+if [[ -z $bundle ]] && ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && ! nvidia-smi -L > /dev/null 2>&1; then
+  echo "bench/gpu.sh: this machine has no NVIDIA GPU (no /dev/nvidia0, nvidia-smi lists none); run it where one is, or take a bundle there (--bundle DIR)" >&2
+  exit 1
+fi
 command -v nvcc > /dev/null || PATH=$PATH:/usr/local/cuda/bin
 command -v nvcc > /dev/null || { echo "bench/gpu.sh: there is no nvcc on the PATH; install the CUDA toolkit, 12.8 or later" >&2; exit 1; }
 architectures=${QUIRE_CUDA_ARCHITECTURES:-80-real;90-real;100-real;120}

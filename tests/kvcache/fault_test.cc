@@ -11,7 +11,7 @@
 namespace quire::testing {
 namespace {
 
-constexpr uint32_t kSureHits = 4;
+constexpr uint32_t kSureHits = 6;
 
 World small_world() {
   World world;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "tests/bindings/plain_attention.h"
+#include "tests/bindings/small_run.h"
 
 _Static_assert(QUIRE_OK == 0 && QUIRE_MISS == 1 && QUIRE_NOT_READY == 2 && QUIRE_INVALID == 3, "pinned");
 _Static_assert(QUIRE_OVER_BUDGET == 4 && QUIRE_IO == 5 && QUIRE_DEADLINE == 6, "pinned");
@@ -18,97 +19,7 @@ _Static_assert(QUIRE_CODEC_TCQ4 == 24 && QUIRE_CODEC_TCQ1 == 27, "pinned");
 _Static_assert(QUIRE_CODEC_NUQ4 == 32 && QUIRE_CODEC_NUQ2 == 34 && QUIRE_CODEC_NUQ2S == 38, "pinned");
 _Static_assert(QUIRE_POST_ROPE == 0 && QUIRE_PRE_ROPE == 1 && QUIRE_BF16 == 1 && QUIRE_F16 == 2, "pinned");
 
-enum { kLayers = 2, kQueryHeads = 4, kKvHeads = 2, kHeadDim = 64, kTokens = 200 };
-enum { kRow = kKvHeads * kHeadDim, kQueryRow = kQueryHeads * kHeadDim };
 static const plain_shape kShape = {kQueryHeads, kKvHeads, kHeadDim};
-
-static int cases, failures;
-
-static void expect(int holds, const char* what, int line) {
-  cases++;
-  if (holds) return;
-  failures++;
-  fprintf(stderr, "c_api_test.c:%d: %s\n", line, what);
-}
-#define EXPECT(condition) expect((condition), #condition, __LINE__)
-#define EXPECT_STATUS(want, call) expect((want) == (call), #call " gives " #want, __LINE__)
-
-static quire_options small_options(void) {
-  quire_options options;
-  quire_options_init(&options);
-  options.layers = kLayers;
-  options.query_heads = kQueryHeads;
-  options.kv_heads = kKvHeads;
-  options.head_dim = kHeadDim;
-  options.host_budget = 64 << 20;
-  options.threads = 2;
-  return options;
-}
-
-static quire_cache* open_cache(const quire_options* options) {
-  quire_cache* cache = NULL;
-  if (quire_open(options, &cache) != QUIRE_OK) {
-    fprintf(stderr, "quire_open: %s\n", quire_last_error(NULL));
-    exit(1);
-  }
-  return cache;
-}
-
-static quire_sequence* create_sequence(quire_cache* cache) {
-  quire_sequence* sequence = NULL;
-  EXPECT_STATUS(QUIRE_OK, quire_sequence_create(cache, &sequence));
-  return sequence;
-}
-
-static quire_step* begin_step(quire_cache* cache, quire_sequence* sequence, uint64_t first, uint64_t count) {
-  const quire_step_entry entry = {sequence, first, count};
-  quire_step* step = NULL;
-  EXPECT_STATUS(QUIRE_OK, quire_step_begin(cache, &entry, 1, NULL, &step));
-  return step;
-}
-
-static quire_append_args append_args(float* keys, float* values) {
-  quire_append_args args;
-  quire_append_args_init(&args);
-  args.keys.data = keys;
-  args.values.data = values;
-  return args;
-}
-
-static quire_attend_args attend_args(float* queries, float* out) {
-  quire_attend_args args;
-  quire_attend_args_init(&args);
-  args.queries.data = queries;
-  args.out.data = out;
-  return args;
-}
-
-/* One run of tokens through a cache; the buffers stay for comparison. */
-typedef struct run {
-  float keys[kLayers][kTokens * kRow], values[kLayers][kTokens * kRow];
-  float queries[kLayers][kTokens * kQueryRow], out[kLayers][kTokens * kQueryRow];
-  float lse[kLayers][kTokens * kQueryHeads];
-} run;
-
-static void fill(run* r) {
-  plain_random(1, &r->keys[0][0], sizeof r->keys / sizeof(float));
-  plain_random(2, &r->values[0][0], sizeof r->values / sizeof(float));
-  plain_random(3, &r->queries[0][0], sizeof r->queries / sizeof(float));
-}
-
-static void run_chunk(quire_cache* cache, quire_sequence* sequence, run* r, uint64_t first, uint64_t count) {
-  quire_step* step = begin_step(cache, sequence, first, count);
-  for (uint32_t layer = 0; layer < kLayers; layer++) {
-    quire_append_args kv = append_args(&r->keys[layer][first * kRow], &r->values[layer][first * kRow]);
-    EXPECT_STATUS(QUIRE_OK, quire_append(step, layer, &kv));
-    quire_attend_args q =
-        attend_args(&r->queries[layer][first * kQueryRow], &r->out[layer][first * kQueryRow]);
-    q.lse = &r->lse[layer][first * kQueryHeads];
-    EXPECT_STATUS(QUIRE_OK, quire_attend(step, layer, &q));
-    EXPECT_STATUS(QUIRE_OK, quire_step_wait(step));
-  }
-  EXPECT_STATUS(QUIRE_OK, quire_step_end(step));
-}
 
 /* Largest difference of every row from plain attention. */
 static double worst_error(const run* r) {
@@ -174,23 +85,6 @@ static void test_defaults(void) {
 
 /* ---- bad input: one sentence that names the thing ---- */
 
-static void expect_refused(quire_status want, const quire_options* options, const char* word, int line) {
-  quire_cache* cache = (quire_cache*)1;
-  const quire_status status = quire_open(options, &cache);
-  expect(status == want, word, line);
-  expect(cache == NULL, "a refused quire_open leaves NULL", line);
-  const char* sentence = quire_last_error(NULL);
-  const int named = strstr(sentence, word) != NULL;
-  expect(named, word, line);
-  if (status != want || !named) fprintf(stderr, "  status %d, sentence: %s\n", (int)status, sentence);
-}
-#define EXPECT_REFUSED(want, field, value)        \
-  do {                                            \
-    quire_options bad = small_options();          \
-    bad.field = (value);                          \
-    expect_refused(want, &bad, #field, __LINE__); \
-  } while (0)
-
 static void test_refused_options(void) {
   quire_cache* cache = NULL;
   quire_options options = small_options();
@@ -214,11 +108,11 @@ static void test_refused_options(void) {
   layer.key_levels = ascending;
   options.layer_options = &layer;
   options.layer_option_count = 1;
-  expect_refused(QUIRE_INVALID, &options, "only nuq codecs", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "only nuq codecs", __FILE__, __LINE__);
   layer.key_codec = QUIRE_CODEC_NUQ2;
   layer.value_codec = QUIRE_CODEC_NUQ2S;
   layer.value_levels = equal;
-  expect_refused(QUIRE_INVALID, &options, "value levels of layer 0", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "value levels of layer 0", __FILE__, __LINE__);
   layer.value_levels = ascending;
   EXPECT_STATUS(QUIRE_OK, quire_open(&options, &cache));
   EXPECT_STATUS(QUIRE_OK, quire_close(cache));
@@ -228,21 +122,21 @@ static void test_refused_options(void) {
   EXPECT_REFUSED(QUIRE_OVER_BUDGET, host_budget, 4096);
 
   options.key_codec = (quire_codec)99;
-  expect_refused(QUIRE_INVALID, &options, "rot4", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "rot4", __FILE__, __LINE__);
   options.key_codec = QUIRE_CODEC_DEFAULT;
   options.value_codec = (quire_codec)3;
-  expect_refused(QUIRE_INVALID, &options, "rot4", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "rot4", __FILE__, __LINE__);
   options.value_codec = QUIRE_CODEC_DEFAULT;
   options.nvme_budget = 1 << 20;
-  expect_refused(QUIRE_INVALID, &options, "nvme_path", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "nvme_path", __FILE__, __LINE__);
   options.nvme_path = "/no/such/folder";
   options.io_depth = 7;
-  expect_refused(QUIRE_INVALID, &options, "io_depth", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "io_depth", __FILE__, __LINE__);
   options.io_depth = 16;
   options.io_engine = (quire_io_engine)3;
-  expect_refused(QUIRE_INVALID, &options, "io_engine", __LINE__);
+  expect_refused(QUIRE_INVALID, &options, "io_engine", __FILE__, __LINE__);
   options.io_engine = QUIRE_IO_AUTO;
-  expect_refused(QUIRE_IO, &options, "/no/such/folder", __LINE__);
+  expect_refused(QUIRE_IO, &options, "/no/such/folder", __FILE__, __LINE__);
 }
 
 static void test_refused_calls(void) {

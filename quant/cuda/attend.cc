@@ -26,7 +26,7 @@ constexpr uint32_t kStagedTokens = 64;
 
 // cudaErrorNotSupported where no kernel was made for exactly this.
 cudaError_t attend_staged(const AttendArgs& args, cudaStream_t stream) {
-  if (args.format.shape.tokens != kStagedTokens) return cudaErrorNotSupported;
+  if (args.format.shape.tokens != kStagedTokens || args.rotation.rotary_dim > 0) return cudaErrorNotSupported;
   if (args.section_count == 0 || args.rows == 0) return cudaSuccess;
   for (const StagedPair& pair : kStagedPairs) {
     if (pair.key == args.format.key.id && pair.value == args.format.value.id)
@@ -35,8 +35,18 @@ cudaError_t attend_staged(const AttendArgs& args, cudaStream_t stream) {
   return cudaErrorNotSupported;
 }
 
+// Families that the kernels over codes themselves know.
+bool multiplies_codes(const DeviceCodec& codec) {
+  return codec.family == CodecFamily::kFloat || codec.family == CodecFamily::kUniform ||
+         codec.family == CodecFamily::kRotated;
+}
+
 cudaError_t attend_any(const AttendArgs& args, bool prefill, cudaStream_t stream) {
   if (!has_kernels(args.format)) return cudaErrorNotSupported;
+  if (args.rotation.rotary_dim > 0 || !multiplies_codes(args.format.key) ||
+      !multiplies_codes(args.format.value)) {
+    return attend_unfolded(args, stream);
+  }
   switch (args.format.shape.dim) {
     case 32:
       return attend_dim32(args, prefill, stream);

@@ -54,7 +54,7 @@ __device__ __forceinline__ void store_block_rows(const AttendArgs& args, uint32_
 template <int kBlocks, int kTiles>
 __device__ __forceinline__ void merge_warps(const WarpContext& w, uint32_t warp, float* o, float* m, float* l,
                                             RowState<kBlocks> (&rows)[kTiles]) {
-  for (uint32_t other = 1; other < kAttendWarps; ++other) {
+  for (uint32_t other = 1; other < blockDim.x / kWarpLanes; ++other) {
     __syncthreads();
     if (warp == other) store_rows(w, rows, o, m, l);
     __syncthreads();

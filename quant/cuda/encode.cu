@@ -1,10 +1,8 @@
-// Encoding: one block per section and side. The section's values are read from global memory, once into
-// shared memory where they fit; all arithmetic and its order are FORMATS.md's (built with --fmad=false).
-#include <limits>
-
-#include "quant/cuda/encode_rotated.h"
-#include "quant/cuda/launch.h"
-#include "quant/cuda/numbers.cuh"
+// Encoding of float, uniform and rotated codecs: one block per section and side. The section's values are
+// read from global memory, once into shared memory where they fit; all arithmetic and its order are
+// FORMATS.md's (built with --fmad=false).
+#include "quant/cuda/encode_block.cuh"
+#include "quant/cuda/encode_sides.h"
 
 namespace quire::cuda {
 namespace {
@@ -12,32 +10,7 @@ namespace {
 constexpr unsigned kThreads = 256;
 constexpr unsigned kWarps = kThreads / kWarpLanes;
 constexpr size_t kStagedBytes = size_t{72} * 1024;  // more would leave one block per multiprocessor
-constexpr int kLastMeanCode = 127;
 constexpr int kLastScaleCode = 255;
-constexpr float kNegligible = 0x1p-60F;
-
-// Values of a section, in global or in shared memory; shared rows are padded by one so that a column has no
-// bank conflicts.
-struct Rows {
-  const float* x;
-  uint32_t stride;
-  __device__ float operator()(uint32_t token, uint32_t channel) const {
-    return x[size_t{token} * stride + channel];
-  }
-};
-
-// What all steps share.
-struct Job {
-  DeviceCodec codec;
-  bool is_key;
-  SectionShape shape;
-  uint32_t first;  // tokens below it are sinks
-  uint8_t* codes;
-  uint8_t* meta;
-  Rows rows;
-  float* scratch;  // [32]
-  float down;      // 2^-e
-};
 
 // What a group of values or a channel and a token need to become codes.
 struct Scales {
@@ -45,47 +18,7 @@ struct Scales {
   float* mid;            // per group; rotated: the mean per channel
 };
 
-// Writes a plane of fields: thread by thread whole words, neighbours to neighbours.
-template <uint32_t kWidth, typename CodeAt>
-__device__ __forceinline__ void write_plane(const Job& job, uint8_t* plane, CodeAt code_at) {
-  constexpr uint32_t kQuads = 8 / kWidth;
-  const uint32_t lanes = job.is_key ? job.shape.tokens : job.shape.dim;
-  const uint32_t reduction = job.is_key ? job.shape.dim : job.shape.tokens;
-  const uint32_t words = reduction / (4 * kQuads) * lanes;
-  for (uint32_t w = threadIdx.x; w < words; w += kThreads) {
-    const uint32_t lane = w % lanes;
-    const uint32_t start = w / lanes * 4 * kQuads;
-    uint32_t word = 0;
-    for (uint32_t i = 0; i < 4 * kQuads; ++i) {
-      const uint32_t r = start + i;
-      const uint32_t token = job.is_key ? lane : r;
-      const uint32_t channel = job.is_key ? r : lane;
-      const uint32_t code = token < job.first ? 0U : code_at(token, channel);
-      word |= code << (i / 4 * kWidth + i % 4 * 8);
-    }
-    store_as<uint32_t>(plane + size_t{4} * w, word);
-  }
-}
-
-template <typename CodeAt>
-__device__ __forceinline__ void write_codes(const Job& job, CodeAt code_at) {
-  switch (job.codec.bits) {
-    case 8:
-      return write_plane<8>(job, job.codes, code_at);
-    case 4:
-      return write_plane<4>(job, job.codes, code_at);
-    case 2:
-      return write_plane<2>(job, job.codes, code_at);
-    default:
-      write_plane<2>(job, job.codes, [=](uint32_t t, uint32_t c) { return code_at(t, c) & 3U; });
-      write_plane<1>(job, job.codes + size_t{job.shape.tokens} * job.shape.dim / 4,
-                     [=](uint32_t t, uint32_t c) { return code_at(t, c) >> 2; });
-  }
-}
-
 // ---- float codecs ----
-
-__device__ __forceinline__ uint32_t saturated_bf16(float value) { return f32_to_bf16(value); }
 
 __device__ __forceinline__ void encode_float(const Job& job) {
   const uint32_t lanes = job.is_key ? job.shape.tokens : job.shape.dim;
@@ -99,18 +32,13 @@ __device__ __forceinline__ void encode_float(const Job& job) {
       const uint32_t channel = job.is_key ? r : w % lanes;
       if (token < job.first) continue;
       const float value = job.rows(token, channel);
-      word |= job.codec.bits == 32 ? __float_as_uint(value) : saturated_bf16(value) << (16 * i);
+      word |= job.codec.bits == 32 ? __float_as_uint(value) : uint32_t{f32_to_bf16(value)} << (16 * i);
     }
     store_as<uint32_t>(job.codes + size_t{4} * w, word);
   }
 }
 
 // ---- uniform codecs ----
-
-__device__ __forceinline__ uint32_t unsigned_zero_half(float value) {
-  const uint32_t bits = __half_as_ushort(__float2half_rn(value));
-  return bits == 0x8000U ? 0U : bits;
-}
 
 __device__ __forceinline__ void store_group(const Job& job, const Scales& scales, uint32_t groups,
                                             uint32_t group, float low, float high) {
@@ -193,48 +121,6 @@ __device__ __forceinline__ void encode_uniform(const Job& job, const Scales& sca
 
 // ---- rotated codecs ----
 
-// Writes mean codes and means; returns the step M.
-__device__ __forceinline__ int encode_mean(const Job& job, float* mean) {
-  const uint32_t valid = job.shape.tokens - job.first;
-  uint8_t* codes = job.meta + job.shape.tokens;
-  float largest = 0.0F;
-  for (uint32_t c = threadIdx.x; c < job.shape.dim; c += kThreads) {
-    float sum = 0.0F;
-    if (valid > 0) sum = __fmul_rn(job.rows(job.first, c), job.down);
-    for (uint32_t t = job.first + 1; t < job.shape.tokens; ++t) {
-      sum = __fadd_rn(sum, __fmul_rn(job.rows(t, c), job.down));
-    }
-    if (valid > 0) sum = __fmul_rn(sum, __fdiv_rn(1.0F, static_cast<float>(valid)));
-    mean[c] = sum;
-    largest = fmaxf(largest, fabsf(sum));
-  }
-  largest = block_reduce(largest, job.scratch, MaxOf{});
-  const bool negligible = valid == 0 || largest < kNegligible;
-  const int step = negligible ? 0 : device_ceil_step(__fdiv_rn(largest, static_cast<float>(kLastMeanCode)));
-  const float value = negligible ? 0.0F : device_step_value(step);
-  for (uint32_t c = threadIdx.x; c < job.shape.dim; c += kThreads) {
-    int code = 0;
-    if (!negligible) code = __float2int_rn(__fdiv_rn(mean[c], value));
-    code = min(max(code, -kLastMeanCode), kLastMeanCode);
-    mean[c] = negligible ? 0.0F : __fmul_rn(static_cast<float>(code), value);
-    codes[c] = static_cast<uint8_t>(code);
-  }
-  __syncthreads();
-  return step;
-}
-
-// FORMATS.md's sum16 over the channels of one token: 16 lanes, each adds its own channels in order, then a
-// tree.
-template <typename Term>
-__device__ __forceinline__ float sum16(uint32_t lane, uint32_t dim, Term term) {
-  float sum = term(lane);
-  for (uint32_t c = lane + 16; c < dim; c += 16) sum = __fadd_rn(sum, term(c));
-  for (unsigned half = 8; half > 0; half /= 2) {
-    sum = __fadd_rn(sum, __shfl_down_sync(kAllLanes, sum, half, 16));
-  }
-  return __shfl_sync(kAllLanes, sum, 0, 16);
-}
-
 constexpr int kNoStep = -0x7FFFFFFF - 1;
 
 // The step of each token, kNoStep where it is negligible, and what turns its residuals into codes. Half a
@@ -300,33 +186,10 @@ __device__ __forceinline__ int2 encode_rotated(const Job& job, const Scales& sca
 
 // ---- a section ----
 
-__device__ __forceinline__ int find_exponent(const Job& job) {
-  float largest = 0.0F;
-  const uint32_t values = (job.shape.tokens - job.first) * job.shape.dim;
-  for (uint32_t i = threadIdx.x; i < values; i += kThreads) {
-    largest = fmaxf(largest, fabsf(job.rows(job.first + i / job.shape.dim, i % job.shape.dim)));
-  }
-  return device_section_exponent(block_reduce(largest, job.scratch, MaxOf{}));
-}
-
-__device__ __forceinline__ void write_sinks_and_padding(const EncodeArgs& args, const Job& job,
-                                                        uint8_t* section) {
-  const SectionLayout& layout = args.format.layout;
-  uint8_t* sinks = section + (job.is_key ? layout.sink_keys : layout.sink_values);
-  const uint32_t values = args.format.sink_tokens * job.shape.dim;
-  for (uint32_t i = threadIdx.x; i < values; i += kThreads) {
-    const float value = job.rows(i / job.shape.dim, i % job.shape.dim);
-    store_as<uint16_t>(sinks + size_t{2} * i, static_cast<uint16_t>(saturated_bf16(value)));
-  }
-  const uint32_t used = layout.sink_values + 2 * values;
-  for (uint32_t i = used + threadIdx.x; !job.is_key && i < layout.bytes; i += kThreads) section[i] = 0;
-}
-
 __global__ void __launch_bounds__(kThreads, 3)
-    encode_kernel(const __grid_constant__ EncodeArgs args, bool staged, uint32_t first_side) {
+    encode_kernel(const __grid_constant__ EncodeArgs args, bool staged, bool is_key) {
   const SectionFormat& format = args.format;
   const SectionShape shape = format.shape;
-  const bool is_key = first_side + blockIdx.y == 0;
   uint8_t* section = args.sections[blockIdx.x];
   const float* values = (is_key ? args.keys : args.values) + size_t{blockIdx.x} * shape.tokens * shape.dim;
 
@@ -347,15 +210,8 @@ __global__ void __launch_bounds__(kThreads, 3)
     __syncthreads();
   }
 
-  Job job{is_key ? format.key : format.value,
-          is_key,
-          shape,
-          format.sink_tokens,
-          section + (is_key ? format.layout.key_codes : format.layout.value_codes),
-          section + (is_key ? format.layout.key_meta : format.layout.value_meta),
-          staged ? Rows{staged_rows, shape.dim + 1} : Rows{values, shape.dim},
-          scratch,
-          1.0F};
+  Job job = make_job(args, is_key, section, scratch);
+  if (staged) job.rows = {staged_rows, shape.dim + 1};
   write_sinks_and_padding(args, job, section);
   uint32_t param = 0;
   if (job.codec.family == CodecFamily::kFloat) {
@@ -377,22 +233,13 @@ __global__ void __launch_bounds__(kThreads, 3)
 
 }  // namespace
 
-cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream) {
-  if (!has_kernels(args.format)) return cudaErrorNotSupported;
-  if (args.count == 0) return cudaSuccess;
-  const cudaError_t keys = encode_rotated(args, Side::kKey, stream);
-  if (keys != cudaSuccess && keys != cudaErrorNotSupported) return keys;
-  const cudaError_t values = encode_rotated(args, Side::kValue, stream);
-  if (values != cudaSuccess && values != cudaErrorNotSupported) return values;
-  const uint32_t first_side = keys == cudaSuccess ? 1 : 0;
-  const uint32_t sides = (keys == cudaSuccess ? 0 : 1) + (values == cudaSuccess ? 0 : 1);
-  if (sides == 0) return cudaSuccess;
+cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream) {
   const SectionShape shape = args.format.shape;
   const size_t rows = size_t{shape.tokens} * (shape.dim + 1) * sizeof(float);
   const bool staged = rows <= kStagedBytes;
   const size_t fixed = (32 + 256 + 256 + 128) * sizeof(float);
-  return launch({dim3(args.count, sides), kThreads, fixed + (staged ? (rows + 15) / 16 * 16 : 16), stream},
-                encode_kernel, args, staged, first_side);
+  return launch({args.count, kThreads, fixed + (staged ? (rows + 15) / 16 * 16 : 16), stream}, encode_kernel,
+                args, staged, side == Side::kKey);
 }
 
 }  // namespace quire::cuda

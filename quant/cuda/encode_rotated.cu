@@ -3,7 +3,7 @@
 // the means, which sum over tokens in their order, go through shared memory. All arithmetic and its order are
 // FORMATS.md's (built with
 // --fmad=false).
-#include "quant/cuda/encode_rotated.h"
+#include "quant/cuda/encode_sides.h"
 #include "quant/cuda/level_search.cuh"
 #include "quant/cuda/numbers.cuh"
 

@@ -187,14 +187,12 @@ __device__ __forceinline__ void integer_scores(const WarpContext& w, const Secti
   }
 }
 
-// Queries and f32 keys as two bf16 each; four products of 16 channels make a block of 32.
+// Queries and f32 keys as two bf16 each; four products of 16 channels make a block of 32. keys: [dim][lanes],
+// lane: of the thread's first token.
 template <CodecId kKey, int kBlocks, int kTiles>
-__device__ __forceinline__ void float_scores(const WarpContext& w, const SectionRef& ref, uint32_t group,
-                                             float (&scores)[kTiles][8]) {
+__device__ __forceinline__ void float_scores(const WarpContext& w, const uint8_t* keys, uint32_t lanes,
+                                             uint32_t lane, float (&scores)[kTiles][8]) {
   float sums[kTiles][4][4] = {};
-  const uint8_t* keys = ref.section + w.args.format.layout.key_codes;
-  const uint32_t lanes = w.args.format.shape.tokens;
-  const uint32_t lane = group + 4 * w.at.g;
 #pragma unroll 1
   for (int b = 0; b < kBlocks; ++b) {
     uint32_t a[kTiles][2][4];
@@ -226,11 +224,13 @@ template <int kBlocks, int kTiles>
 __device__ __forceinline__ void score_group(const WarpContext& w, const SectionRef& ref, uint32_t group,
                                             const QueryOperands (&queries)[kTiles],
                                             float (&scores)[kTiles][8]) {
+  const uint8_t* keys = ref.section + w.args.format.layout.key_codes;
+  const uint32_t tokens = w.args.format.shape.tokens;
   switch (w.args.format.key.id) {
     case CodecId::kF32:
-      return float_scores<CodecId::kF32, kBlocks>(w, ref, group, scores);
+      return float_scores<CodecId::kF32, kBlocks>(w, keys, tokens, group + 4 * w.at.g, scores);
     case CodecId::kBf16:
-      return float_scores<CodecId::kBf16, kBlocks>(w, ref, group, scores);
+      return float_scores<CodecId::kBf16, kBlocks>(w, keys, tokens, group + 4 * w.at.g, scores);
     case CodecId::kInt8:
       return integer_scores<CodecId::kInt8, kBlocks>(w, ref, group, queries, scores);
     case CodecId::kInt4:

@@ -35,9 +35,16 @@ struct SectionFormat {
   SectionShape shape;
   SectionLayout layout;
   uint32_t sink_tokens;
+  // [2^bits] levels of non-uniform codecs in the device's memory, where the layer has its own; or nullptr.
+  const int8_t* key_levels = nullptr;
+  const int8_t* value_levels = nullptr;
 };
 SectionFormat section_format(const PageKind& kind);
 bool has_kernels(const SectionFormat& format);
+
+// What stands against pages of this kind on a device, as a sentence for whoever asked for them; nullptr:
+// nothing.
+const char* device_refusal(const PageKind& kind);
 
 // keys, values: [sections][tokens][dim] f32 in the codec's space, finite. Writes sections[i], all bytes of
 // it, and params[i] = {key param, value param}.
@@ -62,6 +69,17 @@ struct DecodeArgs {
 };
 [[nodiscard]] cudaError_t decode_sections(const DecodeArgs& args, cudaStream_t stream);
 
+// The rotation of pre_rope keys while they are read, as KeyRotation in quant/kernels.h has it: token t of
+// section s of head h was to be rotated by base_*[s] plus the offset's angle token_*[.][t].
+struct DeviceKeyRotation {
+  const float* token_cos;  // [rotary_dim / 2][tokens]
+  const float* token_sin;
+  const float* base_cos;  // [section_count][rotary_dim / 2]
+  const float* base_sin;
+  uint32_t rotary_dim;       // even, at most dim; 0: keys are in post_rope space, and nothing above is read
+  const float* key_balance;  // [kv_heads][dim] of rotated and trellis keys, nullptr: all are 1
+};
+
 // Attention of rows over the folded sections of each kv head, in runs of `run_sections`: one partial per run.
 // A partial's bits depend on its run, its row and the format alone.
 struct AttendArgs {
@@ -75,6 +93,9 @@ struct AttendArgs {
   uint32_t rows;               // of one kv head: query heads of its group, times query tokens
   const int32_t* first_token;  // [rows] or nullptr: tokens below this, counted from section 0, are not seen
   AttendState partials;        // o [kv_heads][runs][rows][dim], m and l [kv_heads][runs][rows]
+  // With pre_rope keys q is rotated by its position alone, and balance and the rotation of `rot` and `tcq`
+  // keys are left out of it.
+  DeviceKeyRotation rotation{};
 };
 constexpr uint32_t run_count(const AttendArgs& args) {
   return (args.section_count + args.run_sections - 1) / args.run_sections;

@@ -87,9 +87,10 @@ __device__ __forceinline__ void integer_values(const WarpContext& w, const Secti
   }
 }
 
+// values: [tokens][lanes], first: of the group's tokens.
 template <CodecId kValue, int kBlocks, int kTiles>
-__device__ __forceinline__ void float_values(const WarpContext& w, const SectionRef& ref, uint32_t group,
-                                             const float (&weights)[kTiles][8],
+__device__ __forceinline__ void float_values(const WarpContext& w, const uint8_t* values, uint32_t lanes,
+                                             uint32_t first, const float (&weights)[kTiles][8],
                                              RowState<kBlocks> (&rows)[kTiles]) {
   uint32_t a[kTiles][2][4];
 #pragma unroll
@@ -98,7 +99,6 @@ __device__ __forceinline__ void float_values(const WarpContext& w, const Section
     split_to(p[0], p[1], p[2], p[3], a[tile][0]);
     split_to(p[4], p[5], p[6], p[7], a[tile][1]);
   }
-  const uint8_t* values = ref.section + w.args.format.layout.value_codes;
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
     if constexpr (kBlocks > 4) hold_back_loads();
@@ -106,7 +106,7 @@ __device__ __forceinline__ void float_values(const WarpContext& w, const Section
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       FloatOperands operands;
-      load_floats<kValue>(values, group + 8 * w.at.i + 4 * static_cast<uint32_t>(half), kBlocks * 32,
+      load_floats<kValue>(values, first + 8 * w.at.i + 4 * static_cast<uint32_t>(half), lanes,
                           32 * static_cast<uint32_t>(b) + 4 * w.at.g, operands);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) multiply_floats<kValue>(sums[tile], a[tile][half], operands);
@@ -124,11 +124,12 @@ template <int kBlocks, int kTiles>
 __device__ __forceinline__ void accumulate(const WarpContext& w, const SectionRef& ref, uint32_t group,
                                            const float (&weights)[kTiles][8],
                                            RowState<kBlocks> (&rows)[kTiles]) {
+  const uint8_t* values = ref.section + w.args.format.layout.value_codes;
   switch (w.args.format.value.id) {
     case CodecId::kF32:
-      return float_values<CodecId::kF32, kBlocks>(w, ref, group, weights, rows);
+      return float_values<CodecId::kF32>(w, values, kBlocks * 32, group, weights, rows);
     case CodecId::kBf16:
-      return float_values<CodecId::kBf16, kBlocks>(w, ref, group, weights, rows);
+      return float_values<CodecId::kBf16>(w, values, kBlocks * 32, group, weights, rows);
     case CodecId::kInt8:
       return integer_values<CodecId::kInt8, kBlocks>(w, ref, group, weights, rows);
     case CodecId::kInt4:

@@ -19,12 +19,15 @@ from pathlib import Path
 WANTED = {
     "staged_": ["mma.sync.aligned.m16n8k32", "cp.async.cg.shared.global", "ld.shared.v4", "prmt.b32"],
     "attend_dim": ["mma.sync.aligned.m16n8k32", "mma.sync.aligned.m16n8k16", "ld.global.v4"],
+    "attend_unfolded": ["mma.sync.aligned.m16n8k16", "ld.shared.v4"],
     "encode_rotated": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
+    "encode_trellis": [],
+    "encode_nonuniform": [],
     "encode": ["ld.global.v4"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "encode", "encode_rotated", "merge"]
-EXACT = {"decode", "encode", "encode_rotated", "merge"}
+QUICK = ["copy", "decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "merge"]
+EXACT = {"decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "merge"}
 
 
 def wanted(unit):

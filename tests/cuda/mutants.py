@@ -19,15 +19,15 @@ MUTANTS = [
     ("range ignores the largest", "encode.cu", "high = fmaxf(high, value);", "high = fmaxf(high, low);"),
     ("codes without the centre", "encode.cu", "scales.scale_inverse[group]), centre));", "scales.scale_inverse[group]), 0.0F));"),
     ("codes are not clamped", "encode.cu", "fminf(fmaxf(code, 0.0F), last)", "fmaxf(code, 0.0F)"),
-    ("sinks are encoded", "encode.cu", "token < job.first ? 0U : code_at", "token < 0U ? 0U : code_at"),
-    ("midpoint keeps its sign of zero", "encode.cu", "bits == 0x8000U ? 0U : bits", "bits"),
-    ("mean divides by all tokens", "encode.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
-    ("another order of sums", "encode.cu", "for (unsigned half = 8; half > 0; half /= 2)", "for (unsigned half : {1U, 2U, 4U, 8U})"),
+    ("sinks are encoded", "encode_block.cuh", "token < first ? 0U : code_at", "token < 0U ? 0U : code_at"),
+    ("midpoint keeps its sign of zero", "encode_block.cuh", "bits == 0x8000U ? 0U : bits", "bits"),
+    ("mean divides by all tokens", "encode_block.cuh", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
+    ("another order of sums", "encode_block.cuh", "for (unsigned half = 8; half > 0; half /= 2)", "for (unsigned half : {1U, 2U, 4U, 8U})"),
     ("no barrier after the groups", "encode.cu", "    value_groups(job, scales);\n  }\n  __syncthreads();", "    value_groups(job, scales);\n  }"),
-    ("no barrier after the mean", "encode.cu", "    codes[c] = static_cast<uint8_t>(code);\n  }\n  __syncthreads();", "    codes[c] = static_cast<uint8_t>(code);\n  }"),
-    ("padding is not cleared", "encode.cu", "i += kThreads) section[i] = 0;", "i += kThreads) section[i] = 1;"),
-    ("decoding without the exponent", "decode.cu", "__fmul_rn(value, power_of_two(static_cast<int32_t>(param)))", "value"),
-    ("decoding with another scale", "decode.cu", "largest + scale_code - 255", "largest + scale_code - 254"),
+    ("no barrier after the mean", "encode_block.cuh", "    codes[c] = static_cast<uint8_t>(code);\n  }\n  __syncthreads();", "    codes[c] = static_cast<uint8_t>(code);\n  }"),
+    ("padding is not cleared", "encode_block.cuh", "i += blockDim.x) section[i] = 0;", "i += blockDim.x) section[i] = 1;"),
+    ("decoding without the exponent", "decoded.cuh", "__fmul_rn(value, power_of_two(static_cast<int32_t>(s.param)))", "value"),
+    ("decoding with another scale", "decoded.cuh", "largest + scale_code - 255", "largest + scale_code - 254"),
     ("merge of unweighted sums", "merge.cu", "l += part * weight;", "l += part;"),
     ("butterflies with the wrong sign", "merge.cu", "__fsub_rn(other, value)", "__fsub_rn(value, other)"),
     ("no barrier between butterflies", "merge.cu", "__fsub_rn(other, value);\n    __syncthreads();", "__fsub_rn(other, value);"),
@@ -52,12 +52,27 @@ MUTANTS = [
     ("means of rotated sections by all tokens", "encode_rotated.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
     ("levels of the next code", "level_search.cuh", "ceil_twice(y) + kLargest", "ceil_twice(y) + kLargest + 1"),
     ("every other page", "copy.cu", "page += gridDim.x", "page += 2 * gridDim.x"),
+    ("the seam is not where it was found", "encode_trellis.cu", "search.open_only(state);", "search.open_only(0);"),
+    ("a way of equals that is not the first", "encode_trellis.cu", "min(best, cost)", "(best / kWays < cost / kWays ? best : cost)"),
+    ("one chain after the other without its ring", "decoded.cuh", "(place + chain - before + i) % chain", "(place < before ? i : place - before + i)"),
+    ("scales of tokens that have none", "encode_trellis.cu", "place.scales[t] = none ? 0.0F : scale;", "place.scales[t] = scale;"),
+    ("lanes are searched before targets stand", "encode_trellis.cu", "    place.energies[t] = energy;\n  }\n  __syncthreads();", "    place.energies[t] = energy;\n  }"),
+    ("codes are overwritten while they are read", "encode_trellis.cu", "lane - first];\n    });\n    __syncthreads();", "lane - first];\n    });"),
+    ("a mantissa bit too many", "encode_trellis.cu", "round_to_place(smallest, bits) >= kLastScaleCode", "round_to_place(smallest, bits) > kLastScaleCode"),
+    ("outliers stretch the range", "encode_nonuniform.cu", "if (groups.is_outlier(g, lane)) return;", ""),
+    ("the last of the farthest", "encode_nonuniform.cu", "far == farthest && group <= other", "far == farthest && group >= other"),
+    ("scales without their bounds", "encode_nonuniform.cu", "wanted < least ? least : most < wanted ? most : wanted", "wanted"),
+    ("rests of what was not fitted", "encode_nonuniform.cu", "place.fitted_unit[g] = fitted.unit();", "place.fitted_unit[g] = ranged.unit();"),
+    ("outliers are not added", "decoded.cuh", "outlier_group(outlier, s.groups()) == group", "false"),
+    ("queries are turned the other way", "attend_unfolded.cu", "c < half ? other * sine : -(other * sine)", "c < half ? -(other * sine) : other * sine"),
+    ("sinks are taken for codes", "attend_unfolded.cu", "token < sinks ? sink_value", "token < 0U ? sink_value"),
+    ("values before the keys are done with", "attend_unfolded.cu", "  const uint32_t dim = args.format.shape.dim;\n  __syncwarp();\n  for (uint32_t t = 0", "  const uint32_t dim = args.format.shape.dim;\n  for (uint32_t t = 0"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["encode.cu", "encode_rotated.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
+UNITS = ["encode.cu", "encode_rotated.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -67,6 +82,8 @@ def unit_of(file):
         return file
     if file.startswith("staged_"):
         return "staged_rot4.cu"
+    if file in {"encode_block.cuh", "decoded.cuh"}:
+        return "encode.cu" if file == "encode_block.cuh" else "decode.cu"
     return "encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"
 
 
@@ -81,7 +98,7 @@ class Bench:
     def __init__(self, root, build, work):
         self.root, self.build, self.work = root, build, work
         self.objects = {}
-        for unit in [*UNITS, "attend.cc", "format.cc"]:
+        for unit in [*UNITS, "attend.cc", "encode.cc", "format.cc"]:
             self.objects[unit] = work / f"{unit}.o"
             compile_unit(root, root, root / "quant/cuda" / unit, self.objects[unit])
         tests = [*(root / "tests/cuda").glob("*_test.cc"), root / "tests/cuda/absent_dims.cc"]

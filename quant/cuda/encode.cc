@@ -1,0 +1,32 @@
+// Which encoder a side gets.
+#include "quant/cuda/encode_sides.h"
+
+namespace quire::cuda {
+namespace {
+
+cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) {
+  switch (codec_of(args, side).family) {
+    case CodecFamily::kTrellis:
+      return encode_trellis(args, side, stream);
+    case CodecFamily::kNonUniform:
+      return encode_nonuniform(args, side, stream);
+    case CodecFamily::kRotated:
+      if (const cudaError_t error = encode_rotated(args, side, stream); error != cudaErrorNotSupported) {
+        return error;
+      }
+      return encode_plain(args, side, stream);
+    default:
+      return encode_plain(args, side, stream);
+  }
+}
+
+}  // namespace
+
+cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream) {
+  if (!has_kernels(args.format)) return cudaErrorNotSupported;
+  if (args.count == 0) return cudaSuccess;
+  const cudaError_t keys = encode_side(args, Side::kKey, stream);
+  return keys != cudaSuccess ? keys : encode_side(args, Side::kValue, stream);
+}
+
+}  // namespace quire::cuda

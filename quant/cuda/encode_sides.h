@@ -1,0 +1,21 @@
+// Encoding of one side of sections, by family of codecs.
+#pragma once
+
+#include "quant/cuda/launch.h"
+
+namespace quire::cuda {
+
+// Each writes codes, meta, param and sinks of one side; with the side of values comes the section's padding.
+// cudaErrorNotSupported for codecs of other families, and of the rotated ones for shapes that it is not
+// compiled for.
+cudaError_t encode_rotated(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_nonuniform(const EncodeArgs& args, Side side, cudaStream_t stream);
+// Float, uniform and rotated codecs of any shape.
+cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream);
+
+inline const DeviceCodec& codec_of(const EncodeArgs& args, Side side) {
+  return side == Side::kKey ? args.format.key : args.format.value;
+}
+
+}  // namespace quire::cuda

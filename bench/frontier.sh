@@ -5,16 +5,18 @@ set -euo pipefail
 usage() {
   cat <<'END'
 usage: bench/frontier.sh [--out DIR] [--model DIR_OR_FILE]... [--contexts LIST] [--page-tokens LIST] [--budgets LIST]
-                         [--peers FILE]... [-- OPTIONS OF quire-ppl]
+                         [--label NAME] [--peers FILE]... [-- OPTIONS OF quire-ppl]
 
 Builds Release in build/release. For each model: calibrates on the beginning of the King James text, searches widths for
 every budget, then measures all pairs and mixes on the last 8192 tokens of the text at each length. Leaves
 DIR/frontier.json (all rows; peers' rows from --peers among them) and DIR/frontier.html. Models: by default the tiny
-Qwen3 of the repository. A part that DIR/parts already holds is not measured again: delete it to do so.
+Qwen3 of the repository. A part that DIR/parts already holds is not measured again: delete it to do so. The report is made
+from all of DIR/parts, so that a frontier may be measured piece by piece.
 
   --contexts LIST   512,2048,8192 by default
   --page-tokens LIST  sizes of pages, 64,128 by default; rows of other pages than 64 end in " p128"
   --budgets LIST    page bits of mixes; none: no mixes. By default those of the goals
+  --label NAME      goes into the names of parts: other codecs of a model, length and page size are parts of their own
   --peers FILE      rows of others with the same keys, to be shown beside; any number of times
 
 A default run of the tiny model takes about an hour of one core; of SmolLM2 eight times as long: choose what to measure.
@@ -28,12 +30,13 @@ out=$root/build/frontier
 contexts=512,2048,8192
 page_tokens=64,128
 budgets=2.2,2.3,2.7,2.8,3.2,3.3,3.8,4.2,4.3,8.5
+label=
 models=() peers=()
 while [[ $# -gt 0 ]]; do
   case $1 in
     --help|-h) usage; exit 0 ;;
     --) shift; break ;;
-    --out|--model|--contexts|--page-tokens|--budgets|--peers)
+    --out|--model|--contexts|--page-tokens|--budgets|--label|--peers)
       [[ $# -ge 2 ]] || { echo "bench/frontier.sh: $1 needs a value; see bench/frontier.sh --help" >&2; exit 2; }
       case $1 in
         --out) out=$(realpath --canonicalize-missing "$2") ;;
@@ -41,6 +44,7 @@ while [[ $# -gt 0 ]]; do
         --contexts) contexts=$2 ;;
         --page-tokens) page_tokens=$2 ;;
         --budgets) budgets=$2 ;;
+        --label) label=-$2 ;;
         --peers) peers+=("$(realpath "$2")") ;;
       esac
       shift 2 ;;
@@ -62,7 +66,7 @@ echo "== building (log: build/release.log)"
 calibrate() {
   local search=()
   [[ $budgets == none ]] || search=(--budget "$budgets")
-  build/release/bench/quire-calibrate --model "$1" --page-tokens "$2" --out "$3.new" "${search[@]}" | tee "$3.txt"
+  build/release/bench/quire-calibrate --model "$1" --page-tokens "$2" --tokens 8192 --out "$3.new" "${search[@]}" | tee "$3.txt"
   mv "$3.new" "$3"
 }
 
@@ -70,7 +74,6 @@ mixes=()
 if [[ $budgets != none ]]; then
   for budget in ${budgets//,/ }; do mixes+=(--mixes "$budget"); done
 fi
-parts=()
 for model in "${models[@]}"; do
   for pages in ${page_tokens//,/ }; do
     name=$(basename "$model")-p$pages
@@ -80,10 +83,9 @@ for model in "${models[@]}"; do
       calibrate "$model" "$pages" "$calibration"
     fi
     for context in ${contexts//,/ }; do
-      part=$out/parts/$name-$context.json
-      parts+=("$part")
+      part=$out/parts/$name-$context$label.json
       [[ ! -e $part ]] || continue
-      echo "== $name at $context tokens"
+      echo "== $name$label at $context tokens"
       build/release/bench/quire-ppl --frontier --contexts "$context" --model "$model" --page-tokens "$pages" \
         --calibration "$calibration" "${mixes[@]}" --json "$part.new" "$@"
       mv "$part.new" "$part"
@@ -92,6 +94,6 @@ for model in "${models[@]}"; do
 done
 
 echo "== all of it"
-/usr/bin/python3 -B bench/frontier.py --out "$out" "${parts[@]}" "${peers[@]}"
+/usr/bin/python3 -B bench/frontier.py --out "$out" "$out"/parts/*.json "${peers[@]}"
 echo "report: $out/frontier.html"
 echo "rows:   $out/frontier.json"

@@ -10,7 +10,7 @@ build_llama_cpp() {
   ! ls build/peers/lib/python3*/site-packages/include/ggml-cpu.h >/dev/null 2>&1 || return 0
   echo "== building $package (log: build/logs/peers.log)"
   {
-    /usr/bin/python3 -m venv --clear build/peers
+    [[ -x build/peers/bin/pip ]] || /usr/bin/python3 -m venv build/peers  # what else is installed there stays
     CMAKE_BUILD_PARALLEL_LEVEL=$(nproc) CMAKE_ARGS="-DLLAVA_BUILD=OFF -DLLAMA_BUILD_TOOLS=OFF" \
       build/peers/bin/pip install --verbose --no-deps --no-binary llama-cpp-python "$package"
   } >build/logs/peers.log 2>&1 || fail "$package could not be fetched or built (see build/logs/peers.log)"

@@ -7,6 +7,7 @@ import torch
 from torch_model import Folded
 
 OUTLIERS = 0.01
+INSIDE = 1 + 1e-5  # of a range's half width: the values at its ends may be rounded beyond it
 BINS = 4096  # of the histogram that k-means runs on
 
 
@@ -35,6 +36,18 @@ def ranges(x, axis):
     """Middle and half width of all but the outliers, along `axis`."""
     low = x.quantile(OUTLIERS / 2, axis, keepdim=True)
     high = x.quantile(1 - OUTLIERS / 2, axis, keepdim=True)
+    return middle_and_half(low, high)
+
+
+def inner_ranges(x):
+    """The same per row, as far as what is left reaches: thresholds found online may lie between two values."""
+    low, high = (x.quantile(share, 1, keepdim=True) for share in (OUTLIERS / 2, 1 - OUTLIERS / 2))
+    inside = (low < x) & (x < high)
+    return middle_and_half(x.masked_fill(~inside, torch.inf).amin(1, keepdim=True),
+                           x.masked_fill(~inside, -torch.inf).amax(1, keepdim=True))
+
+
+def middle_and_half(low, high):
     return (high + low) / 2, ((high - low) / 2).clamp(min=1e-8)
 
 
@@ -49,12 +62,12 @@ class KvQuant:
         for keys, values, key_fisher, value_fisher in samples:
             self.key_ranges.append(ranges(keys, 0))
             self.tables.append((self.table(keys, self.key_ranges[-1], key_fisher),
-                                self.table(values, ranges(values, 1), value_fisher)))
+                                self.table(values, inner_ranges(values), value_fisher)))
         self.apart, self.seen = 0, 0
 
     def table(self, x, limits, fisher):
         normal = (x - limits[0]) / limits[1]
-        inside = normal.abs() <= 1
+        inside = normal.abs() <= INSIDE
         # Errors count as they are in the values' own units: a wide range makes its own larger.
         weight = (fisher if self.fisher else torch.ones_like(fisher)) * limits[1].square()
         normal, weight = normal[inside], weight[inside]
@@ -66,7 +79,7 @@ class KvQuant:
 
     def side(self, x, limits, centers):
         normal = (x - limits[0]) / limits[1]
-        outside = normal.abs() > 1
+        outside = normal.abs() > INSIDE
         self.apart += outside.sum().item()
         self.seen += outside.numel()
         out = torch.where(outside, x.half().float(), pick(normal, centers) * limits[1] + limits[0])
@@ -79,7 +92,7 @@ class KvQuant:
         key_levels, value_levels = self.tables[layer]
         by_token = flat(values)
         folded_keys = back(self.side(flat(keys), self.key_ranges[layer], key_levels))
-        folded_values = back(self.side(by_token, ranges(by_token, 1), value_levels))
+        folded_values = back(self.side(by_token, inner_ranges(by_token), value_levels))
         return Folded(rotate(keys), values, rotate(folded_keys), folded_values)
 
     def bits_of(self, context, width):

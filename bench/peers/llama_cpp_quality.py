@@ -7,12 +7,13 @@ import os
 
 import llama_cpp
 import torch
-from scoring import Scorer, report, row, write
-from texts import last_windows, token_ids
+from scoring import Scorer, model_name, report, row, write
+from texts import last_windows, lengths, token_ids
 
 TYPES = {"f16": (llama_cpp.GGML_TYPE_F16, 16), "q8_0": (llama_cpp.GGML_TYPE_Q8_0, 8.5),
          "q5_0": (llama_cpp.GGML_TYPE_Q5_0, 5.5), "q4_0": (llama_cpp.GGML_TYPE_Q4_0, 4.5)}  # and bits per value
-PAIRS = [("f16", "f16"), ("q8_0", "q8_0"), ("q8_0", "q4_0"), ("q5_0", "q5_0"), ("q4_0", "q4_0")]
+REFERENCE = ("f16", "f16")
+PAIRS = [("q8_0", "q8_0"), ("q8_0", "q4_0"), ("q5_0", "q5_0"), ("q4_0", "q4_0")]
 CHUNK = 512
 
 
@@ -38,15 +39,17 @@ def main():
     parser.add_argument("--model", required=True, help=".gguf file")
     parser.add_argument("--json", required=True, help="file for the rows")
     parser.add_argument("--contexts", default="512,2048,8192")
-    parser.add_argument("--tokens", type=int, default=8192, help="tokens to read at each length")
+    parser.add_argument("--tokens", default="8192", help="tokens to read at each length: one number, or one for each")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()
 
     ids, rows = token_ids(options.model), []
-    for context in map(int, options.contexts.split(",")):
-        scorer = Scorer()
+    for context, tokens in lengths(options.contexts, options.tokens):
+        scorer, windows = Scorer(), last_windows(ids, context, tokens)
+        reference = run(options.model, windows, REFERENCE, scorer, options.threads)
+        print(f"{model_name(options.model)} at {context} tokens: perplexity {reference['ppl']:.4f}", flush=True)
         for pair in PAIRS:
-            figures = run(options.model, last_windows(ids, context, options.tokens), pair, scorer, options.threads)
+            figures = run(options.model, windows, pair, scorer, options.threads)
             bits = sum(TYPES[side][1] for side in pair) / 2
             rows.append(row(options.model, context, "llama.cpp", pair, (bits, bits), figures))
             report(rows[-1])

@@ -13,7 +13,7 @@ already is not measured again: delete it to do so. DIR is build/frontier/peers b
 
   --model      a folder with a Qwen3 or a .gguf file; by default the repository's tiny Qwen3 and SmolLM2-135M-Instruct
   --contexts   512,2048,8192 by default
-  --tokens     tokens to read at each length, the last of the King James text; 8192 by default
+  --tokens     tokens to read at each length, the last of the King James text: one number, or one for each length; 8192 by default
 
 Everything is installed into build/peers. torch from PyPI is large: 5 GB on the disk with the CUDA libraries that it brings
 along, of which nothing is used. On two idle cores the tiny model takes ten minutes and SmolLM2 two hours.

@@ -10,7 +10,7 @@ import torch
 from kivi import Kivi
 from kvquant import KvQuant
 from scoring import Scorer, model_name, report, row, write
-from texts import last_windows, token_ids
+from texts import last_windows, lengths, token_ids
 from torch_model import Exact, Folded, Model
 from turboquant import TurboQuant
 
@@ -89,16 +89,24 @@ def run(model, windows, cache, scorer):
     return scorer.end()
 
 
-def caches_of(model, samples, energy, ablate):
+def caches_of(model, samples, energy, near, ablate):
     """As the papers define them, and those that fold the newest tokens again as if they left them alone like Quire: what is
     then left of a difference is the codec's."""
-    whole = [TurboQuant(3.5, model.dim, energy), TurboQuant(2.5, model.dim, energy)]
+    if samples is None:
+        return [Kivi(4), Kivi(2)]
+    turbo = lambda bits, **split: TurboQuant(bits, model.dim, energy, **split)
+    whole = [turbo(3), turbo(2)]
     whole += [KvQuant(bits, samples) for bits in (4, 3, 2)]
-    caches = [Kivi(4), Kivi(2), *whole, *(Part(cache, near=True) for cache in whole)]
+    caches = [Kivi(4), Kivi(2), *whole]
+    if near:
+        caches += [Part(cache, near=True) for cache in whole]
     if ablate:
         caches += [Part(cache, ", keys alone", values=False) for cache in whole]
         caches += [Part(cache, ", values alone", keys=False) for cache in whole]
         caches += [Part(KvQuant(bits, samples, fisher=False), ", no Fisher weights") for bits in (4, 3, 2)]
+        splits = {", half of the channels": {"share": 2, "more": 1}, ", one bit more": {"more": 1},
+                  ", keys unbiased": {"unbiased_keys": True}}
+        caches += [Part(turbo(bits, **split), name) for name, split in splits.items() for bits in (3, 2)]
     return caches
 
 
@@ -107,24 +115,29 @@ def main():
     parser.add_argument("--model", required=True, help="folder of a Qwen3, or a .gguf file")
     parser.add_argument("--json", required=True, help="file for the rows")
     parser.add_argument("--contexts", default="512,2048,8192")
-    parser.add_argument("--tokens", type=int, default=8192, help="tokens to read at each length")
+    parser.add_argument("--tokens", default="8192", help="tokens to read at each length: one number, or one for each")
     parser.add_argument("--calibration-tokens", type=int, default=8192, help="from the beginning of the text")
     parser.add_argument("--ablate", action="store_true",
-                        help="also keys alone, values alone, and levels without Fisher weights")
+                        help="also keys alone, values alone, levels without Fisher weights, other splits of TurboQuant's")
+    parser.add_argument("--methods", default="kivi,turboquant,kvquant", help="which of them to measure")
+    parser.add_argument("--no-near", action="store_true", help="not those that see their own page unfolded")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()
 
     torch.set_num_threads(options.threads)
     model, ids = Model(options.model), token_ids(options.model)
-    samples, energy = calibrate(model, ids, options.calibration_tokens)
+    methods = tuple(options.methods.split(","))
+    samples, energy = None, None
+    if methods != ("kivi",):  # which calibrates nothing
+        samples, energy = calibrate(model, ids, options.calibration_tokens)
     rows = []
-    for context in map(int, options.contexts.split(",")):
-        windows = last_windows(ids, context, options.tokens)
+    for context, tokens in lengths(options.contexts, options.tokens):
+        windows = last_windows(ids, context, tokens)
         scorer = Scorer()
         reference = run(model, windows, Exact(), scorer)
         print(f"{model_name(options.model)} at {context} tokens: perplexity {reference['ppl']:.4f}", flush=True)
-        caches = caches_of(model, samples, energy, options.ablate)
-        for cache in caches:
+        caches = caches_of(model, samples, energy, not options.no_near, options.ablate)
+        for cache in (cache for cache in caches if cache.peer.lower().startswith(methods)):
             figures = run(model, windows, cache, scorer)
             bits = cache.bits_of(context, model.kv_heads * model.dim)
             rows.append(row(options.model, context, cache.peer, (cache.name, cache.name), bits, figures))

@@ -52,3 +52,11 @@ def last_windows(ids, context, tokens):
     count = max(1, tokens // context)
     ends = [len(ids) - i * context for i in range(count)]
     return [ids[end - context - 1:end] for end in reversed(ends)]
+
+
+def lengths(contexts, tokens):
+    """[(length, tokens to read at it)] of two options: "512,2048" and "4096,8192", or one number of tokens for all."""
+    contexts, tokens = ([int(number) for number in option.split(",")] for option in (contexts, tokens))
+    if len(tokens) not in (1, len(contexts)):
+        raise SystemExit(f"--tokens names {len(tokens)} numbers for {len(contexts)} lengths: give one, or one for each")
+    return list(zip(contexts, tokens * (len(contexts) // len(tokens))))

@@ -76,22 +76,28 @@ class Model:
 
     def attend(self, q, k, v, folded):
         """q, k, v rotated [heads, T, dim]; returns [T, heads * dim]."""
+        if folded.exact_keys is None and folded.exact_values is None:
+            keys, values = (x.repeat_interleave(self.group, 0) for x in (folded.keys, folded.values))
+            out = torch.nn.functional.scaled_dot_product_attention(q[None], keys[None], values[None], is_causal=True)[0]
+            return out.transpose(0, 1).flatten(1)
         tokens, out = q.shape[1], []
-        grouped = q.view(self.kv_heads, self.group, tokens, self.dim)
+        grouped = (q / self.dim**0.5).view(self.kv_heads, self.group, tokens, self.dim)
         for first in range(0, tokens, QUERY_BLOCK):
             last = min(tokens, first + QUERY_BLOCK)
             rows, columns = torch.arange(first, last)[:, None], torch.arange(last)[None]
             block = grouped[:, :, first:last].reshape(self.kv_heads, -1, self.dim)
             scores = (block @ folded.keys[:, :last].mT).view(self.kv_heads, self.group, last - first, last)
+            # What is seen unfolded stands in few columns: only those are computed twice.
             if folded.exact_keys is not None:
-                exact = (block @ k[:, :last].mT).view_as(scores)
-                scores = torch.where(folded.exact_keys(rows, columns), exact, scores)
-            share = (scores / self.dim**0.5).masked_fill(columns > rows, -torch.inf).softmax(-1)
-            if folded.exact_values is None:
-                mixed = share.flatten(1, 2) @ folded.values[:, :last]
-            else:
-                exact = share * folded.exact_values(rows, columns)
-                mixed = exact.flatten(1, 2) @ v[:, :last] + (share - exact).flatten(1, 2) @ folded.values[:, :last]
+                seen, few = seen_unfolded(folded.exact_keys, rows, columns)
+                exact = (block @ k[:, few].mT).view(*scores.shape[:3], -1)
+                scores[..., few] = torch.where(seen, exact, scores[..., few])
+            scores[..., first:].masked_fill_(columns[:, first:] > rows, -torch.inf)
+            share = scores.softmax(-1)
+            mixed = share.flatten(1, 2) @ folded.values[:, :last]
+            if folded.exact_values is not None:
+                seen, few = seen_unfolded(folded.exact_values, rows, columns)
+                mixed += (share[..., few] * seen).flatten(1, 2) @ (v[:, few] - folded.values[:, few])
             out.append(mixed.view(self.heads, last - first, self.dim).transpose(0, 1).flatten(1))
         return torch.cat(out)
 
@@ -112,6 +118,13 @@ class Model:
 
     def logits(self, hidden):
         return hidden @ self.head.T
+
+
+def seen_unfolded(predicate, rows, columns):
+    """[rows, few] which of few columns a query sees unfolded, and these columns: all others it does not."""
+    seen = predicate(rows, columns) & (columns <= rows)
+    few = seen.any(0).nonzero()[:, 0]
+    return seen[:, few], few
 
 
 class Folded:

@@ -1,5 +1,8 @@
-"""TurboQuant (Zandieh et al., arXiv 2504.19874), its mean-square form: a random rotation, then the best scalar levels for
-a coordinate of a random direction; every vector's length apart. Channels of the most energy get a bit more."""
+"""TurboQuant (Zandieh et al., arXiv 2504.19874): a random rotation, then the best scalar levels for a coordinate of a random
+direction; every vector's length apart. Channels are split in two by their energy: each part is a TurboQuant of its own, and the
+part with more energy gets more bits."""
+
+import math
 
 import torch
 
@@ -18,34 +21,54 @@ def levels(dim, bits):
     return centers.float()
 
 
+class Instance:
+    """One TurboQuant of `dim` channels: its mean-square form, or, with `unbiased`, its inner-product form: a bit less for the
+    levels, and one sign per coordinate of a random projection of what they leave, whose length is kept, too."""
+
+    def __init__(self, dim, bits, generator, unbiased=False):
+        self.rotation = torch.linalg.qr(torch.randn(dim, dim, generator=generator))[0]
+        self.levels = levels(dim, bits - unbiased)
+        self.projection = torch.randn(dim, dim, generator=generator) if unbiased else None
+
+    def quantize(self, x):
+        length = x.norm(dim=-1, keepdim=True).half().float()
+        unit = x / length.clamp(min=1e-12)
+        nearest = self.levels[torch.bucketize(unit @ self.rotation, (self.levels[1:] + self.levels[:-1]) / 2)]
+        out = nearest @ self.rotation.T
+        if self.projection is not None:
+            rest = unit - out
+            signs = torch.where(rest @ self.projection.T >= 0, 1.0, -1.0)
+            scale = math.sqrt(math.pi / 2) / x.shape[-1] * rest.norm(dim=-1, keepdim=True).half().float()
+            out = out + scale * (signs @ self.projection)
+        return length * out
+
+
 class TurboQuant:
     peer = "TurboQuant (simulated)"
 
-    def __init__(self, bits, dim, energy):
-        """bits: 2.5 or 3.5; half of the channels get the bit above. energy: [K, V][layer][H_kv, dim], of another text."""
-        self.name, self.bits, self.dim = f"turboquant{bits}", bits, dim
-        self.energy, self.half = energy, dim // 2
+    def __init__(self, bits, dim, energy, share=4, more=2, unbiased_keys=False):
+        """bits: 2 or 3 for all but the `dim / share` channels of most energy, which get `more` bits beside them.
+        energy: [K, V][layer][H_kv, dim], of another text."""
+        self.bits, self.dim, self.energy, self.high = bits + more / share, dim, energy, dim // share
+        self.name, self.unbiased_keys = f"turboquant{self.bits:g}", unbiased_keys
         generator = torch.Generator().manual_seed(1)
-        self.rotations = [torch.linalg.qr(torch.randn(self.half, self.half, generator=generator))[0] for _ in range(2)]
-        self.levels = [levels(self.half, int(bits) + more) for more in (1, 0)]
+        pair = lambda unbiased: (Instance(self.high, bits + more, generator, unbiased),
+                                 Instance(dim - self.high, bits, generator, unbiased))
+        self.values = pair(False)
+        self.keys = pair(True) if unbiased_keys else self.values
 
-    def quantize(self, x, rotation, centers):
-        length = x.norm(dim=-1, keepdim=True).half().float()
-        turned = x / length.clamp(min=1e-12) @ rotation
-        nearest = centers[torch.bucketize(turned, (centers[1:] + centers[:-1]) / 2)]
-        return length * (nearest @ rotation.T)
-
-    def side(self, x, energy):
+    def side(self, x, energy, instances):
         order = energy.argsort(-1, descending=True)[:, None].expand_as(x)
-        parts = [self.quantize(part, rotation, centers)
-                 for part, rotation, centers in zip(x.gather(2, order).chunk(2, -1), self.rotations, self.levels)]
-        return torch.empty_like(x).scatter_(2, order, torch.cat(parts, -1))
+        parts = x.gather(2, order).split([self.high, self.dim - self.high], -1)
+        folded = [instance.quantize(part) for instance, part in zip(instances, parts)]
+        return torch.empty_like(x).scatter_(2, order, torch.cat(folded, -1))
 
     def fold(self, layer, keys, values, rotate):
         rotated = rotate(keys)
-        return Folded(rotated, values, self.side(rotated, self.energy[0][layer]),
-                      self.side(values, self.energy[1][layer]))
+        return Folded(rotated, values, self.side(rotated, self.energy[0][layer], self.keys),
+                      self.side(values, self.energy[1][layer], self.values))
 
     def bits_of(self, *_):
-        page = self.bits + 2 * 16 / self.dim  # two lengths
+        lengths = 2 * 16 / self.dim  # of both parts; an unbiased side keeps two more
+        page = self.bits + lengths * (1.5 if self.unbiased_keys else 1)
         return page, page

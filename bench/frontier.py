@@ -19,8 +19,9 @@ KEYS = ("model", "text", "context", "codec", "k_codec", "v_codec", "peer", "effe
 USUAL_PAGE = 64  # tokens; rows with other pages say so
 REQUIRED = ("model", "context", "page_bits", "ppl", "ppl_ref", "kld_mean")
 COLOURS = {"tcq": "#D55E00", "rot": "#0072B2", "calibrated": "#000000", "nuq": "#009E73", "int": "#E69F00"}
-PEER_COLOURS = ("#777777", "#AA7FB5", "#7FA8C9", "#B5A27F", "#8FB59A", "#C98F8F")
-PEER_MARKERS = "xv^<>*"
+# Peers by how their names begin: the same in every plot.
+PEER_STYLES = {"llama.cpp": ("#B5A27F", "<"), "KIVI": ("#777777", "x"), "TurboQuant + ": ("#C98F8F", "2"),
+               "TurboQuant": ("#7FA8C9", "^"), "KVQuant-1% + ": ("#8FB59A", "1"), "KVQuant": ("#AA7FB5", "v"), "": ("#999999", "*")}
 MOST_BITS = 7  # in plots: beyond them nothing differs
 MISSING = "–"
 
@@ -213,11 +214,11 @@ def series(row):
     return codec.rstrip("0123456789.").split("@")[0] + pages(row)
 
 
-def style(peer, title, i):
-    """How line i is drawn: peers pale and dotted; a family in its colour, other pages than the usual ones dashed."""
+def style(peer, title):
+    """How a line is drawn: peers pale and dotted; a family in its colour, other pages than the usual ones dashed."""
     if peer:
-        return {"color": PEER_COLOURS[i % len(PEER_COLOURS)], "marker": PEER_MARKERS[i % len(PEER_MARKERS)],
-                "linestyle": ":", "linewidth": 1.1}
+        colour, marker = next(found for start, found in PEER_STYLES.items() if title.startswith(start))
+        return {"color": colour, "marker": marker, "linestyle": ":", "linewidth": 1.1}
     family, *other_pages = title.split()
     return {"color": COLOURS.get(family, "#CC79A7"), "marker": "s" if other_pages else "o",
             "linestyle": "--" if other_pages else "-", "linewidth": 1.4}
@@ -238,8 +239,8 @@ def draw(rows, value, label, log):
     if not found:
         return ""
     figure, axes = pyplot.subplots(figsize=(6.2, 4.6))
-    for i, ((peer, title), points) in enumerate(sorted(found.items(), key=lambda item: (not item[0][0], item[0][1]))):
-        axes.plot(*zip(*sorted(points)), label=title, markersize=5, **style(peer, title, i))
+    for (peer, title), points in sorted(found.items(), key=lambda item: (not item[0][0], item[0][1])):
+        axes.plot(*zip(*sorted(points)), label=title, markersize=5, **style(peer, title))
     if log:
         axes.set_yscale("log")
     else:  # most rows are within one per cent, some peers far beyond

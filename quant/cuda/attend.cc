@@ -76,6 +76,8 @@ cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream) {
   return staged != cudaErrorNotSupported ? staged : attend_any(args, false, stream);
 }
 cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream) {
+  const cudaError_t tiles = attend_prefill_tiles(args, stream);
+  if (tiles != cudaErrorNotSupported) return tiles;
   // What reading the sections once per sixteen rows costs is less than what a kernel of their own gains.
   const cudaError_t staged = attend_staged(args, stream);
   return staged != cudaErrorNotSupported ? staged : attend_any(args, true, stream);

@@ -14,6 +14,9 @@ cudaError_t attend_dim192(const AttendArgs& args, bool prefill, cudaStream_t str
 cudaError_t attend_dim224(const AttendArgs& args, bool prefill, cudaStream_t stream);
 cudaError_t attend_dim256(const AttendArgs& args, bool prefill, cudaStream_t stream);
 
+// Many rows over pages of 64 tokens whose codecs are both rotated or trellis codecs, head_dim 64 or 128;
+// cudaErrorNotSupported for others.
+cudaError_t attend_prefill_tiles(const AttendArgs& args, cudaStream_t stream);
 // Whatever has no kernel among those: every codec, in either key space, at any head dimension.
 cudaError_t attend_unfolded(const AttendArgs& args, cudaStream_t stream);
 

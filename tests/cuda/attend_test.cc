@@ -146,6 +146,59 @@ TEST_F(CudaAttend, PrefillAgreesWithF64) {
   }
 }
 
+// Tiles of 128 rows over rotated and trellis codecs: runs, masks, sinks, rows beyond a tile.
+TEST_F(CudaAttend, PrefillTilesAgreeWithF64) {
+  constexpr std::array kTileCodecs{CodecId::kRot4, CodecId::kRot3, CodecId::kRot2, CodecId::kTcq4,
+                                   CodecId::kTcq3, CodecId::kTcq2, CodecId::kTcq1};
+  for (size_t i = 0; i < kTileCodecs.size(); ++i) {
+    if (kSlice && i % 3 != 0) continue;
+    const CodecId key = kTileCodecs[i];
+    const CodecId value = kTileCodecs[(i + 3) % kTileCodecs.size()];
+    SCOPED_TRACE(std::string(find_codec(key)->name) + "/" + std::string(find_codec(value)->name));
+    World({.kind = kind_of(key, value, {64, i % 2 == 0 || kSlice ? 64U : 128U}, i % 2 == 0 ? 0 : 3),
+           .sections = 3,
+           .run_sections = 2,
+           .rows = 20,
+           .path = Path::kPrefill})
+        .expect_truth();
+  }
+  // Means of sections are multiplied eight at a time; rows beyond the first tile.
+  World({.kind = kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}),
+         .heads = 2,
+         .sections = 11,
+         .run_sections = 10,
+         .rows = 3,
+         .path = Path::kPrefill})
+      .expect_truth();
+  World({.kind = kind_of(CodecId::kTcq4, CodecId::kTcq4, {64, 64}),
+         .sections = 1,
+         .rows = 135,
+         .path = Path::kPrefill})
+      .expect_truth();
+}
+
+TEST_F(CudaAttend, PrefillTilesMaskTokens) {
+  std::vector<int32_t> first{0, 1, 2, 3, 31, 32, 33, 63, 64, 65, 127, 128, 191, 192, 193};
+  for (int32_t i = 0; i < 20; ++i) first.push_back(9 * i);
+  for (const uint32_t sinks : {0U, 3U}) {
+    World({.kind = kind_of(CodecId::kTcq3, CodecId::kRot2, {64, 64}, sinks),
+           .sections = 3,
+           .rows = static_cast<uint32_t>(first.size()),
+           .first = first,
+           .path = Path::kPrefill})
+        .expect_truth();
+  }
+}
+
+TEST_F(CudaAttend, PrefillTilesGiveTheSameBitsUnderEverySchedule) {
+  const World world({.kind = kind_of(CodecId::kRot4, CodecId::kTcq2, {64, 64}, 4),
+                     .sections = 4,
+                     .rows = 17,
+                     .path = Path::kPrefill});
+  const Output expected = world.run();
+  for_all_schedules([&] { EXPECT_EQ(world.run().out, expected.out); });
+}
+
 std::vector<std::pair<CodecId, CodecId>> staged_pairs() {
   if (kSlice) return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kInt4, CodecId::kInt4}};
   return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kRot3, CodecId::kRot3},

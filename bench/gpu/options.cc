@@ -8,8 +8,8 @@
 namespace quire::gpu {
 namespace {
 
-constexpr std::array kDefaultCodecs{"rot4", "rot3/rot2", "rot3", "rot2", "int8",
-                                    "int4", "int3",      "int2", "bf16", "f32"};
+constexpr std::array kDefaultCodecs{"rot4", "rot3/rot2", "rot3", "rot2", "tcq4", "tcq3/tcq2", "nuq4",
+                                    "int8", "int4",      "int3", "int2", "bf16", "f32"};
 constexpr uint32_t kMostTokens = 1U << 22;
 
 CodecId codec_named(const std::string& name) {

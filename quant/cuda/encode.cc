@@ -4,6 +4,10 @@
 namespace quire::cuda {
 namespace {
 
+cudaError_t or_plain(cudaError_t error, const EncodeArgs& args, Side side, cudaStream_t stream) {
+  return error != cudaErrorNotSupported ? error : encode_plain(args, side, stream);
+}
+
 cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) {
   switch (codec_of(args, side).family) {
     case CodecFamily::kTrellis:
@@ -11,12 +15,9 @@ cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) 
     case CodecFamily::kNonUniform:
       return encode_nonuniform(args, side, stream);
     case CodecFamily::kRotated:
-      if (const cudaError_t error = encode_rotated(args, side, stream); error != cudaErrorNotSupported) {
-        return error;
-      }
-      return encode_plain(args, side, stream);
+      return or_plain(encode_rotated(args, side, stream), args, side, stream);
     default:
-      return encode_plain(args, side, stream);
+      return or_plain(encode_uniform(args, side, stream), args, side, stream);
   }
 }
 

@@ -3,6 +3,7 @@
 // FORMATS.md's (built with --fmad=false).
 #include "quant/cuda/encode_block.cuh"
 #include "quant/cuda/encode_sides.h"
+#include "quant/cuda/uniform_group.cuh"
 
 namespace quire::cuda {
 namespace {
@@ -42,17 +43,11 @@ __device__ __forceinline__ void encode_float(const Job& job) {
 
 __device__ __forceinline__ void store_group(const Job& job, const Scales& scales, uint32_t groups,
                                             uint32_t group, float low, float high) {
-  const auto last = static_cast<float>((1U << job.codec.bits) - 1);
-  const float centre = job.is_key ? __fmul_rn(last, 0.5F) : static_cast<float>(1U << (job.codec.bits - 1));
-  const uint32_t scale_bits = unsigned_zero_half(__fdiv_rn(__fsub_rn(high, low), last));
-  const float scale = half_bits_to_float(scale_bits);
-  const float exact_mid =
-      job.is_key ? __fmul_rn(__fadd_rn(low, high), 0.5F) : __fadd_rn(low, __fmul_rn(scale, centre));
-  const uint32_t mid_bits = unsigned_zero_half(exact_mid);
-  scales.scale_inverse[group] = scale > 0.0F ? __fdiv_rn(1.0F, scale) : 0.0F;
-  scales.mid[group] = half_bits_to_float(mid_bits);
-  store_as<uint16_t>(job.meta + size_t{2} * group, static_cast<uint16_t>(scale_bits));
-  store_as<uint16_t>(job.meta + size_t{2} * (groups + group), static_cast<uint16_t>(mid_bits));
+  const UniformGroup g = uniform_group(job.codec.bits, job.is_key, low, high);
+  scales.scale_inverse[group] = g.inverse;
+  scales.mid[group] = g.mid;
+  store_as<uint16_t>(job.meta + size_t{2} * group, g.scale_bits);
+  store_as<uint16_t>(job.meta + size_t{2} * (groups + group), g.mid_bits);
 }
 
 // Channels of keys: a thread each, tokens one after the other, neighbours side by side.

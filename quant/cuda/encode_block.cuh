@@ -106,12 +106,6 @@ __device__ __forceinline__ void write_codes(const Job& job, CodeAt code_at) {
   });
 }
 
-// A half as stored: a zero has no sign.
-__device__ __forceinline__ uint32_t unsigned_zero_half(float value) {
-  const uint32_t bits = __half_as_ushort(__float2half_rn(value));
-  return bits == 0x8000U ? 0U : bits;
-}
-
 __device__ __forceinline__ int find_exponent(const Job& job) {
   float largest = 0.0F;
   const uint32_t values = (job.shape.tokens - job.first) * job.shape.dim;

@@ -3,70 +3,20 @@
 // the means, which sum over tokens in their order, go through shared memory. All arithmetic and its order are
 // FORMATS.md's (built with
 // --fmad=false).
+#include "quant/cuda/encode_registers.cuh"
 #include "quant/cuda/encode_sides.h"
 #include "quant/cuda/level_search.cuh"
-#include "quant/cuda/numbers.cuh"
 
 namespace quire::cuda {
 namespace {
+
+using namespace registers;
 
 constexpr int kLastMeanCode = 127;
 constexpr int kLastScaleCode = 255;
 constexpr float kNegligible = 0x1p-60F;
 constexpr int kNoStep = -0x7FFFFFFF - 1;
-constexpr uint32_t kLanesOfToken = 4;
-constexpr uint32_t kMaxTokens = 64;  // more would leave one block per multiprocessor
-constexpr uint32_t kMaxThreads = kLanesOfToken * kMaxTokens;
 constexpr uint32_t kBlocksPerProcessor = 3;
-
-// Of a row in shared memory: the padding keeps four lanes and two tokens off each other's banks.
-constexpr uint32_t row_floats(uint32_t dim) { return dim + 16; }
-
-// Values 16 k + 4 l + j of a thread's token, l its lane of the four.
-template <int kSixteens>
-struct Values {
-  float x[kSixteens][4];
-};
-
-struct Job {
-  SectionShape shape;
-  uint32_t first;  // tokens below it are sinks
-  uint32_t token;
-  uint32_t lane;  // l
-  uint8_t* codes;
-  uint8_t* meta;
-  float* scratch;  // [32]
-};
-
-template <int kSixteens>
-__device__ __forceinline__ void write_sink(uint8_t* row, uint32_t lane, const Values<kSixteens>& values) {
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-    const uint32_t low = f32_to_bf16(values.x[k][0]) | uint32_t{f32_to_bf16(values.x[k][1])} << 16;
-    const uint32_t high = f32_to_bf16(values.x[k][2]) | uint32_t{f32_to_bf16(values.x[k][3])} << 16;
-    store_as<uint2>(row + size_t{2} * (16 * k + 4 * lane), make_uint2(low, high));
-  }
-}
-
-// Values less the section's power of two; returns that power's exponent.
-template <int kSixteens>
-__device__ __forceinline__ int scale_down(const Job& job, Values<kSixteens>& values) {
-  float largest = 0.0F;
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) largest = fmaxf(largest, fabsf(values.x[k][j]));
-  }
-  if (job.token < job.first) largest = 0.0F;
-  const int exponent = device_section_exponent(block_max(largest, job.scratch));
-  const float down = power_of_two(-exponent);
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-#pragma unroll
-    for (int j = 0; j < 4; ++j) values.x[k][j] = __fmul_rn(values.x[k][j], down);
-  }
-  return exponent;
-}
 
 // Sums over the valid tokens, in their order, of every channel. rows: [tokens][row_floats] in shared memory.
 // sums: [dim].
@@ -75,12 +25,7 @@ __device__ __forceinline__ void sum_channels(const Job& job, const Values<kSixte
                                              float* sums) {
   constexpr uint32_t kDim = 16 * kSixteens;
   constexpr uint32_t kStride = row_floats(kDim);
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-    const float(&x)[4] = values.x[k];
-    store_as<float4>(rows + size_t{job.token} * kStride + 16 * k + 4 * job.lane,
-                     make_float4(x[0], x[1], x[2], x[3]));
-  }
+  store_row(job, values, rows);
   __syncthreads();
   for (uint32_t c = threadIdx.x; c < kDim; c += blockDim.x) {
     float sum = job.first < job.shape.tokens ? rows[size_t{job.first} * kStride + c] : 0.0F;
@@ -124,12 +69,6 @@ __device__ __forceinline__ float sum_of_token(float (&p)[4]) {
   for (int j = 0; j < 4; ++j) p[j] = __fadd_rn(p[j], __shfl_xor_sync(kAllLanes, p[j], 1));
   return __fadd_rn(__fadd_rn(p[0], p[2]), __fadd_rn(p[1], p[3]));
 }
-
-// Codes of four channels, a byte each.
-template <int kSixteens>
-struct Codes {
-  uint32_t quad[kSixteens];
-};
 
 // Residuals to codes; returns the token's step, kNoStep where it is negligible. levels: [2^bits] in shared
 // memory.
@@ -182,89 +121,6 @@ __device__ __forceinline__ int fold_token(const Job& job, const float* mean, con
   return device_round_step(rotated_scale(energy, product, squares));
 }
 
-// Words of kWidth-bit fields of keys: 8 / kWidth quads of neighbouring channels each. quad_of(k): of the
-// thread.
-template <uint32_t kWidth, int kSixteens, typename QuadOf>
-__device__ __forceinline__ void write_keys(const Job& job, uint8_t* plane, QuadOf quad_of) {
-  constexpr uint32_t kQuads = 8 / kWidth;
-  constexpr int kStep = kQuads == 8 ? 2 : 1;  // sixteens of a word
-#pragma unroll
-  for (int k = 0; k < kSixteens; k += kStep) {
-    uint32_t word = quad_of(k) << (kWidth * (job.lane % kQuads));
-    if constexpr (kQuads == 8) word |= quad_of(k + 1) << (kWidth * (4 + job.lane));
-    if constexpr (kQuads >= 2) word |= __shfl_xor_sync(kAllLanes, word, 1);
-    if constexpr (kQuads >= 4) word |= __shfl_xor_sync(kAllLanes, word, 2);
-    // Every lane has the word of its quads: they take turns to write.
-    constexpr uint32_t kSharers = kQuads < 4 ? kQuads : 4;
-    if (job.lane % kSharers == static_cast<uint32_t>(k / kStep) % kSharers) {
-      const uint32_t row = (4 * static_cast<uint32_t>(k) + job.lane) / kQuads;
-      store_as<uint32_t>(plane + (size_t{row} * job.shape.tokens + job.token) * 4, word);
-    }
-  }
-}
-
-// The bytes of four tokens (lanes 4, 8 apart), of four channels each: each thread gets one channel's of all
-// four.
-__device__ __forceinline__ uint32_t transpose_bytes(uint32_t quad) {
-  const uint32_t token = threadIdx.x / kLanesOfToken;
-  uint32_t other = __shfl_xor_sync(kAllLanes, quad, 4);
-  quad = __byte_perm(quad, other, token % 2 == 0 ? 0x6240U : 0x3715U);
-  other = __shfl_xor_sync(kAllLanes, quad, 8);
-  return __byte_perm(quad, other, token / 2 % 2 == 0 ? 0x5410U : 0x3276U);
-}
-
-// Words of kWidth-bit fields of values: 8 / kWidth quads of tokens each, of which a warp has two. parts:
-// [tokens / 8] [dim] in shared memory, where words meet that several warps have a share of.
-template <uint32_t kWidth, int kSixteens, typename QuadOf>
-__device__ __forceinline__ void write_values(const Job& job, uint8_t* plane, uint32_t* parts,
-                                             QuadOf quad_of) {
-  constexpr uint32_t kQuads = 8 / kWidth;
-  constexpr uint32_t kDim = 16 * kSixteens;
-  constexpr uint32_t kShares = kQuads / 2;
-  const uint32_t eight = job.token / 8;
-  const uint32_t channel_of_four = job.token % 4;
-  const uint32_t shift = kWidth * (job.token / 4 % kQuads);
-  __syncthreads();
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-    uint32_t quad = quad_of(k) << shift;
-    quad |= __shfl_xor_sync(kAllLanes, quad, 16);
-    const uint32_t word = transpose_bytes(quad);
-    if (job.token / 4 % 2 == static_cast<uint32_t>(k) % 2)
-      parts[eight * kDim + 16 * k + 4 * job.lane + channel_of_four] = word;
-  }
-  __syncthreads();
-  for (uint32_t i = threadIdx.x; i < job.shape.tokens / (8 * kShares) * kDim; i += blockDim.x) {
-    const uint32_t* part = parts + size_t{i / kDim} * kShares * kDim + i % kDim;
-    uint32_t word = part[0];
-#pragma unroll
-    for (uint32_t share = 1; share < kShares; ++share) word |= part[share * kDim];
-    store_as<uint32_t>(plane + size_t{4} * i, word);
-  }
-}
-
-template <uint32_t kWidth, int kSixteens, bool kKeys, typename QuadOf>
-__device__ __forceinline__ void write_plane(const Job& job, uint8_t* plane, uint32_t* parts, QuadOf quad_of) {
-  if constexpr (kKeys) {
-    write_keys<kWidth, kSixteens>(job, plane, quad_of);
-  } else {
-    write_values<kWidth, kSixteens>(job, plane, parts, quad_of);
-  }
-}
-
-template <int kSixteens>
-__device__ __forceinline__ void load_values(const float* section, const Job& job, Values<kSixteens>& values) {
-  const float* row = section + size_t{job.token} * 16 * kSixteens + 4 * job.lane;
-#pragma unroll
-  for (int k = 0; k < kSixteens; ++k) {
-    const auto four = load_as<float4>(row + 16 * k);
-    values.x[k][0] = four.x;
-    values.x[k][1] = four.y;
-    values.x[k][2] = four.z;
-    values.x[k][3] = four.w;
-  }
-}
-
 // Shared memory of a block.
 struct Workplace {
   float* levels;
@@ -287,16 +143,7 @@ __device__ __forceinline__ uint32_t fold_side(const Job& job, const Workplace& p
   const int scale_code = step == kNoStep ? 0 : max(step - scale_step + kLastScaleCode, 0);
   if (job.lane == 0) job.meta[job.token] = static_cast<uint8_t>(scale_code);
   const uint32_t kept = scale_code == 0 ? 0U : 0xFFFFFFFFU;
-  auto* parts = reinterpret_cast<uint32_t*>(place.rows);
-  if constexpr (kBits == 3) {
-    uint8_t* upper = job.codes + size_t{job.shape.tokens} * job.shape.dim / 4;
-    write_plane<2, kSixteens, kKeys>(job, job.codes, parts,
-                                     [&](int k) { return codes.quad[k] & kept & 0x03030303U; });
-    write_plane<1, kSixteens, kKeys>(job, upper, parts,
-                                     [&](int k) { return codes.quad[k] >> 2 & kept & 0x01010101U; });
-  } else {
-    write_plane<kBits, kSixteens, kKeys>(job, job.codes, parts, [&](int k) { return codes.quad[k] & kept; });
-  }
+  write_codes<kBits, kSixteens, kKeys>(job, codes, kept, reinterpret_cast<uint32_t*>(place.rows));
   const int lift = kStepsPerOctave * exponent;
   return (static_cast<uint32_t>(scale_step + lift) & 0xFFFFU) | static_cast<uint32_t>(mean_step + lift) << 16;
 }
@@ -305,10 +152,7 @@ template <uint32_t kBits, int kSixteens, bool kKeys>
 __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor)
     encode_rotated_kernel(const __grid_constant__ EncodeArgs args) {
   constexpr uint32_t kDim = 16 * kSixteens;
-  const SectionLayout& layout = args.format.layout;
   const SectionShape shape = args.format.shape;
-  uint8_t* section = args.sections[blockIdx.x];
-
   Smem shared;
   float* scratch = shared.take<float>(32);
   Workplace place{};
@@ -317,30 +161,14 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor)
   place.search = shared.take<uint8_t>(LevelSearch<kBits, kDim>::kBytes);
   place.rows = shared.take<float>(size_t{shape.tokens} * row_floats(kDim));
 
-  const Job job{shape,
-                args.format.sink_tokens,
-                threadIdx.x / kLanesOfToken,
-                threadIdx.x % kLanesOfToken,
-                section + (kKeys ? layout.key_codes : layout.value_codes),
-                section + (kKeys ? layout.key_meta : layout.value_meta),
-                scratch};
   Values<kSixteens> values;
-  load_values((kKeys ? args.keys : args.values) + size_t{blockIdx.x} * shape.tokens * kDim, job, values);
+  const Job job = start<kSixteens, kKeys>(args, scratch, values);
   if (threadIdx.x < 1U << kBits) {
     place.levels[threadIdx.x] = static_cast<float>(kLevelTables.levels[table_of(kBits)][threadIdx.x]);
   }
   LevelSearch<kBits, kDim>::fill(place.search);
-  if (job.token < job.first) {
-    uint8_t* sinks = section + (kKeys ? layout.sink_keys : layout.sink_values);
-    write_sink(sinks + size_t{2} * job.token * kDim, job.lane, values);
-    values = {};  // what comes of them is not looked at, but must be finite
-  }
   const uint32_t param = fold_side<kBits, kSixteens, kKeys>(job, place, values);
   if (threadIdx.x == 0) args.params[2 * blockIdx.x + (kKeys ? 0 : 1)] = param;
-  if constexpr (!kKeys) {
-    const uint32_t used = layout.sink_values + 2 * job.first * kDim;
-    for (uint32_t i = used + threadIdx.x; i < layout.bytes; i += blockDim.x) section[i] = 0;
-  }
 }
 
 template <uint32_t kBits, int kSixteens, bool kKeys>

@@ -6,9 +6,10 @@
 namespace quire::cuda {
 
 // Each writes codes, meta, param and sinks of one side; with the side of values comes the section's padding.
-// cudaErrorNotSupported for codecs of other families, and of the rotated ones for shapes that it is not
+// cudaErrorNotSupported for codecs of other families, and of the first two for shapes that they are not
 // compiled for.
 cudaError_t encode_rotated(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_uniform(const EncodeArgs& args, Side side, cudaStream_t stream);  // and bf16
 cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream);
 cudaError_t encode_nonuniform(const EncodeArgs& args, Side side, cudaStream_t stream);
 // Float, uniform and rotated codecs of any shape.

@@ -8,6 +8,10 @@ namespace quire::cuda {
 
 inline constexpr float kQueryTop = 32639.0F;  // its upper half is 127 when the lower one has a sign
 
+// Blocks of channels that a loop over keys has in its registers: more of them spill where outputs take many.
+template <int kBlocks>
+inline constexpr int kAtOnce = kBlocks > 2 ? 1 : kBlocks;
+
 // Queries of a tile as operands. They lie in shared memory, [blocks][lanes] of four words, each thread's its
 // own: there are not always registers for them.
 struct QueryOperands {
@@ -86,7 +90,7 @@ template <int kBlocks>
 __device__ __forceinline__ float mean_score(const WarpContext& w, const uint8_t* means, uint32_t param,
                                             const QueryOperands& query) {
   int sums[1][4] = {};
-#pragma unroll
+#pragma unroll(kAtOnce<kBlocks>)
   for (int b = 0; b < kBlocks; ++b) {
     uint32_t a[1][4];
     query.load(b, a[0]);
@@ -159,7 +163,7 @@ __device__ __forceinline__ void integer_scores(const WarpContext& w, const Secti
   const CodeArray keys{ref.section + w.args.format.layout.key_codes, kBlocks * 32,
                        w.args.format.shape.tokens};
   int sums[kTiles][4][4] = {};
-#pragma unroll
+#pragma unroll(kAtOnce<kBlocks>)
   for (int b = 0; b < kBlocks; ++b) {
     if constexpr (kBlocks > 2) hold_back_loads();
     const Operands operands = load_operands<kKey>(keys, static_cast<uint32_t>(b), group, w.at);

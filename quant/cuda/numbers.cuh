@@ -81,6 +81,12 @@ __device__ inline uint32_t level_code(uint32_t bits, float y) {
 __device__ __forceinline__ float half_bits_to_float(uint32_t bits) {
   return __half2float(__ushort_as_half(static_cast<unsigned short>(bits)));
 }
+// A half as stored: a zero has no sign.
+__device__ __forceinline__ uint32_t unsigned_zero_half(float value) {
+  const uint32_t bits = __half_as_ushort(__float2half_rn(value));
+  return bits == 0x8000U ? 0U : bits;
+}
+
 __device__ __forceinline__ float bf16_bits_to_float(uint32_t bits) { return __uint_as_float(bits << 16); }
 
 // Reduces over the block; every thread gets the result. scratch: [32] in shared memory, free again

@@ -90,7 +90,7 @@ template <int kBlocks>
 __device__ __forceinline__ float mean_score(const WarpContext& w, const uint8_t* means, uint32_t param,
                                             const QueryOperands& query) {
   int sums[1][4] = {};
-#pragma unroll(kAtOnce<kBlocks>)
+#pragma unroll(kAtOnce <kBlocks>)
   for (int b = 0; b < kBlocks; ++b) {
     uint32_t a[1][4];
     query.load(b, a[0]);
@@ -163,7 +163,7 @@ __device__ __forceinline__ void integer_scores(const WarpContext& w, const Secti
   const CodeArray keys{ref.section + w.args.format.layout.key_codes, kBlocks * 32,
                        w.args.format.shape.tokens};
   int sums[kTiles][4][4] = {};
-#pragma unroll(kAtOnce<kBlocks>)
+#pragma unroll(kAtOnce <kBlocks>)
   for (int b = 0; b < kBlocks; ++b) {
     if constexpr (kBlocks > 2) hold_back_loads();
     const Operands operands = load_operands<kKey>(keys, static_cast<uint32_t>(b), group, w.at);

@@ -21,13 +21,15 @@ WANTED = {
     "attend_dim": ["mma.sync.aligned.m16n8k32", "mma.sync.aligned.m16n8k16", "ld.global.v4"],
     "attend_unfolded": ["mma.sync.aligned.m16n8k16", "ld.shared.v4"],
     "encode_rotated": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
+    "attend_prefill": ["mma.sync.aligned.m16n8k32", "cp.async.cg.shared.global", "ld.shared.v4", "st.shared.v4"],
     "encode_trellis": [],
+    "encode_uniform": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_nonuniform": [],
     "encode": ["ld.global.v4"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "merge"]
-EXACT = {"decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "merge"}
+QUICK = ["copy", "decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge"]
+EXACT = {"decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge"}
 
 
 def wanted(unit):

@@ -20,7 +20,7 @@ MUTANTS = [
     ("codes without the centre", "encode.cu", "scales.scale_inverse[group]), centre));", "scales.scale_inverse[group]), 0.0F));"),
     ("codes are not clamped", "encode.cu", "fminf(fmaxf(code, 0.0F), last)", "fmaxf(code, 0.0F)"),
     ("sinks are encoded", "encode_block.cuh", "token < first ? 0U : code_at", "token < 0U ? 0U : code_at"),
-    ("midpoint keeps its sign of zero", "encode_block.cuh", "bits == 0x8000U ? 0U : bits", "bits"),
+    ("midpoint keeps its sign of zero", "numbers.cuh", "bits == 0x8000U ? 0U : bits", "bits"),
     ("mean divides by all tokens", "encode_block.cuh", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
     ("another order of sums", "encode_block.cuh", "for (unsigned half = 8; half > 0; half /= 2)", "for (unsigned half : {1U, 2U, 4U, 8U})"),
     ("no barrier after the groups", "encode.cu", "    value_groups(job, scales);\n  }\n  __syncthreads();", "    value_groups(job, scales);\n  }"),
@@ -48,7 +48,7 @@ MUTANTS = [
     ("a slot is filled while it is read", "staged_kernel.cuh", "copy_async_wait<Form::kSlots - 1>", "copy_async_wait<Form::kSlots>"),
     ("staged tokens are not masked", "staged_rows.cuh", "% 8 < first) scores[k] = -INFINITY", "% 8 < 0) scores[k] = -INFINITY"),
     ("only one warp's state", "staged_kernel.cuh", "sum += l[warp * rows + row] * keep;", "sum += l[row] * keep;"),
-    ("quads of rotated keys change places", "encode_rotated.cu", "(job.lane % kQuads)", "((job.lane + 1) % kQuads)"),
+    ("quads of rotated keys change places", "encode_registers.cuh", "(job.lane % kQuads)", "((job.lane + 1) % kQuads)"),
     ("means of rotated sections by all tokens", "encode_rotated.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
     ("levels of the next code", "level_search.cuh", "ceil_twice(y) + kLargest", "ceil_twice(y) + kLargest + 1"),
     ("every other page", "copy.cu", "page += gridDim.x", "page += 2 * gridDim.x"),
@@ -67,12 +67,29 @@ MUTANTS = [
     ("queries are turned the other way", "attend_unfolded.cu", "c < half ? other * sine : -(other * sine)", "c < half ? -(other * sine) : other * sine"),
     ("sinks are taken for codes", "attend_unfolded.cu", "token < sinks ? sink_value", "token < 0U ? sink_value"),
     ("values before the keys are done with", "attend_unfolded.cu", "  const uint32_t dim = args.format.shape.dim;\n  __syncwarp();\n  for (uint32_t t = 0", "  const uint32_t dim = args.format.shape.dim;\n  for (uint32_t t = 0"),
+    ("channels of keys with their sinks", "encode_uniform.cu", "if (t < job.first) continue;", ""),
+    ("ranges are read before they stand", "encode_uniform.cu", "  place.high[threadIdx.x] = high;\n  __syncthreads();", "  place.high[threadIdx.x] = high;"),
+    ("a range over half the channels", "encode_uniform.cu", "lanes < 4; lanes *= 2", "lanes < 2; lanes *= 2"),
+    ("codes above the last", "encode_uniform.cu", "fminf(fmaxf(code, 0.0F), kLast)", "fmaxf(code, 0.0F)"),
+    ("pairs of tokens the wrong way round", "encode_uniform.cu", "__byte_perm(even_token, odd_token, 0x5410U)", "__byte_perm(odd_token, even_token, 0x5410U)"),
+    ("the scale of another side", "uniform_group.cuh", "is_key ? __fmul_rn(__fadd_rn(low, high), 0.5F)", "!is_key ? __fmul_rn(__fadd_rn(low, high), 0.5F)"),
+    ("a tile without its means of keys", "attend_prefill.cu", "of_column(means, half, column) * (scale * key_mean)", "0.0F * of_column(means, half, column)"),
+    ("means of another section", "attend_prefill.cu", "min(first + at.g, end - 1)", "min(first, end - 1)"),
+    ("a tile without its means of values", "attend_prefill.cu", "o += means[k] * mean_worth[half];", ""),
+    ("weights that are not brought to the maximum", "attend_prefill.cu", "{0.0F, exp2_approx(top - m)}", "{0.0F, 1.0F}"),
+    ("a tile's lower bytes forgotten", "attend_prefill.cu", "* 256 + lower[k % 4][at_sum]", "* 256"),
+    ("a section is overwritten while it is read", "attend_prefill.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<0>();\n"),
+    ("a section is read before it is there", "attend_prefill.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<1>();\n    __syncthreads();\n"),
+    ("a tile's tokens are not masked", "attend_prefill.cu", "k % 8 < first[half]) weights", "k % 8 < 0) weights"),
+    ("the last row twice", "attend_prefill.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
+    ("before the first row nothing", "prefill_unpack.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
+    ("rests of the other quad", "prefill_unpack.cuh", "4 * (at.i % 2) + 2 * q", "4 * (at.i % 2) + 2 - 2 * q"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["encode.cu", "encode_rotated.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
+UNITS = ["encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -82,8 +99,10 @@ def unit_of(file):
         return file
     if file.startswith("staged_"):
         return "staged_rot4.cu"
-    if file in {"encode_block.cuh", "decoded.cuh"}:
-        return "encode.cu" if file == "encode_block.cuh" else "decode.cu"
+    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "attend_prefill.cu",
+              "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
+    if file in shared:
+        return shared[file]
     return "encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"
 
 

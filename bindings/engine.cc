@@ -1,5 +1,6 @@
 #include "bindings/engine.h"
 
+#include <random>
 #include <string_view>
 #include <utility>
 
@@ -39,6 +40,8 @@ Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {
 
 Status Engine::close() {
   // The cache and the mover record into the trace until they are gone.
+  prefixes_.reset();
+  store_.reset();
   cache_.reset();
   mover_.reset();
   return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);
@@ -120,6 +123,34 @@ Status Engine::reserve_seal_work() {
   return {};
 }
 
+Status Engine::build_prefixes() {
+  if (!options_.store_path.empty()) {
+    if (options_.model_fingerprint == std::array<uint64_t, 2>{}) {
+      return invalid(
+          "a store needs model_fingerprint, so that blocks of one model never serve another: set it to a "
+          "hash "
+          "of the weights and of what else keys and values follow from");
+    }
+    auto file =
+        options_.open_store ? options_.open_store(options_.store_path) : open_store_file(options_.store_path);
+    if (!file.ok()) return file.status();
+    std::random_device random;
+    const auto word = [&] { return uint64_t{random()} << 32 | random(); };
+    const PersistentStoreOptions store_options{
+        store_shape(options_.config),
+        {block_pages(options_.config, 0), block_pages(options_.config, 1)},
+        options_.store_budget,
+        {word(), word()}};
+    auto store = PersistentStore::open(std::move(*file), store_options, *host_budget_);
+    if (!store.ok()) return store.status();
+    store_ = std::move(*store);
+  }
+  Result<std::unique_ptr<PrefixCache>> prefixes = PrefixCache::create(*cache_, store_.get());
+  if (!prefixes.ok()) return prefixes.status();
+  prefixes_ = std::move(*prefixes);
+  return {};
+}
+
 Status Engine::build() {
   if (Status status = check_config(&options_.config); !status.ok()) return status;
   if (!options_.trace_path.empty()) {
@@ -143,6 +174,7 @@ Status Engine::build() {
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
   if (!cache.ok()) return cache.status();
   cache_ = std::move(*cache);
+  if (Status status = build_prefixes(); !status.ok()) return status;
   if (Status status = check_budget(); !status.ok()) return status;
   // Still empty: tells at once when the file cannot be written.
   return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);

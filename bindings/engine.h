@@ -4,14 +4,17 @@
 // Thread safety: open and destruction by one thread; between them as kvcache/cache.h says.
 #pragma once
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <string>
 
 #include "kvcache/cache.h"
 #include "kvcache/device_cpu.h"
+#include "kvcache/prefix_cache.h"
 #include "offload/io_engine.h"
 #include "offload/mover.h"
+#include "offload/persistent_store.h"
 
 namespace quire {
 
@@ -22,6 +25,9 @@ struct EngineOptions {
   uint64_t nvme_budget = 0;
   std::string nvme_path;
   uint64_t nvme_write_budget_per_day = 0;  // bytes; 0: no limit
+  std::string store_path;                  // empty: no store
+  uint64_t store_budget = 0;
+  std::array<uint64_t, 2> model_fingerprint{};
   IoEngineKind io_engine = IoEngineKind::kAuto;
   uint32_t io_depth = 16;
   Nanoseconds io_deadline = std::chrono::seconds(30);
@@ -33,6 +39,7 @@ struct EngineOptions {
   // For tests; nullptr: the real ones.
   const Clock* clock = nullptr;
   IoEngineFactory open_io;
+  std::function<Result<std::unique_ptr<StoreFile>>(const std::string& path)> open_store;
   CpuDeviceOptions device;
   MoverDrive mover_drive = MoverDrive::kThread;
 };
@@ -44,10 +51,13 @@ class Engine {
   Status close();
 
   Cache& cache() { return *cache_; }
+  PrefixCache& prefixes() { return *prefixes_; }
+  const PrefixCache& prefixes() const { return *prefixes_; }
   Residency& residency() { return *residency_; }
   const CacheConfig& config() const { return options_.config; }
   const Budget& host_budget() const { return *host_budget_; }
   const Budget* device_budget() const { return device_budget_.get(); }
+  const std::array<uint64_t, 2>& model_fingerprint() const { return options_.model_fingerprint; }
   const CacheCounters& counters() const { return counters_; }
   // nullptr when there is only host memory.
   const Mover* mover() const { return mover_.get(); }
@@ -59,6 +69,7 @@ class Engine {
   Engine() = default;
   Status build();
   Status build_mover(const CacheContext& context);
+  Status build_prefixes();
   CacheContext context();
   Status check_budget() const;
   Status reserve_seal_work();
@@ -78,6 +89,8 @@ class Engine {
   const char* io_name_ = "none";  // static storage
   std::unique_ptr<Mover> mover_;
   std::unique_ptr<Cache> cache_;
+  std::unique_ptr<PersistentStore> store_;
+  std::unique_ptr<PrefixCache> prefixes_;
 };
 
 // The kernels that QUIRE_ISA names (its value, or nullptr when unset), else the fastest of this machine.

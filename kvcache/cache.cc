@@ -44,6 +44,8 @@ auto Cache::on_stream(Work&& work) {
   return std::move(*result);
 }
 
+Status Cache::run(const std::function<Status()>& work) { return on_stream(work); }
+
 Result<std::unique_ptr<Cache>> Cache::create(const CacheContext& context, Device& device) {
   std::unique_ptr<Cache> cache(new Cache(context));
   Result<std::unique_ptr<Stream>> stream = device.create_stream();
@@ -80,6 +82,7 @@ Result<Sequence*> Cache::fork(Sequence* sequence) {
       free_sequence(context_, copy.get());
       return status;
     }
+    live_prefixes_.copy(sequence, copy.get());
     sequences_.push_back(std::move(copy));
     return sequences_.back().get();
   });
@@ -90,7 +93,9 @@ Status Cache::truncate(Sequence* sequence, uint64_t length) {
     if (sequence->in_step)
       return invalid("a sequence cannot be truncated while a step appends to it; end the step first");
     attender_->release_ahead();
-    return truncate_sequence(context_, sequence, length);
+    if (Status status = truncate_sequence(context_, sequence, length); !status.ok()) return status;
+    live_prefixes_.cut(sequence, length / context_.config.page_tokens);
+    return {};
   });
 }
 
@@ -112,6 +117,7 @@ Status Cache::free(Sequence* sequence) {
     if (sequence->in_step)
       return invalid("a sequence cannot be freed while a step appends to it; end the step first");
     attender_->release_ahead();
+    live_prefixes_.cut(sequence, 0);
     free_sequence(context_, sequence);
     std::erase_if(sequences_, [&](const auto& s) { return s.get() == sequence; });
     return {};

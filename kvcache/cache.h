@@ -6,6 +6,7 @@
 // used by one thread at a time. Destruction needs all other calls to have returned.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -13,6 +14,7 @@
 
 #include "kvcache/attend.h"
 #include "kvcache/device.h"
+#include "kvcache/live_prefixes.h"
 #include "kvcache/step.h"
 
 namespace quire {
@@ -82,8 +84,15 @@ class Cache {
   Status flush();
   CacheCounts counts();
 
+  // Runs work on the stream, in order with everything else, and waits for it.
+  Status run(const std::function<Status()>& work);
+  // For work on the stream.
+  LivePrefixes& live_prefixes() { return live_prefixes_; }
+  // The same: gives back the staging memory of what was read ahead.
+  void release_ahead() { attender_->release_ahead(); }
+
  private:
-  explicit Cache(const CacheContext& context) : context_(context) {}
+  explicit Cache(const CacheContext& context) : context_(context), live_prefixes_(context.host_budget) {}
 
   // Runs work on the stream and waits for it.
   template <typename Work>
@@ -97,6 +106,7 @@ class Cache {
   void forget_tokens(const Step& step);
 
   CacheContext context_;
+  LivePrefixes live_prefixes_;
   std::unique_ptr<Stream> stream_;
   std::unique_ptr<Attender> attender_;
   std::vector<std::unique_ptr<Sequence>> sequences_;

@@ -97,6 +97,14 @@ Status Residency::share_table(ResidencyLock& lock, const PageTable& from, PageTa
   return {};
 }
 
+Status Residency::share_page(ResidencyLock& lock, Page* page, PageTable* to) {
+  if (Status status = grow(lock, to, to->pages.size() + 1); !status.ok()) return status;
+  ++page->refs;
+  to->pages.push_back(page);
+  if (page->memory() != nullptr) to->memory_end = page->index + 1;
+  return {};
+}
+
 Status Residency::grow(ResidencyLock& lock, PageTable* table, size_t pages) {
   const size_t capacity = table->pages.capacity();
   if (pages <= capacity) return {};

@@ -63,6 +63,8 @@ class Residency {
   void truncate_table(ResidencyLock& lock, PageTable* table, uint32_t count);
   // to (empty) shares all pages of from.
   Status share_table(ResidencyLock& lock, const PageTable& from, PageTable* to);
+  // Appends a page that another table of the same layer has at this index.
+  Status share_page(ResidencyLock& lock, Page* page, PageTable* to);
 
   // ---- sealing ----
   MemoryTier seal_tier() const { return pools_[0] ? MemoryTier::kDevice : MemoryTier::kHost; }

@@ -54,19 +54,22 @@ void encode_section(const CacheContext& context, const SealJob& job, uint32_t he
   entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
 }
 
-// Of what attention will read: the keys as they decode, and the sinks. rows: [page_tokens][head_dim], work
-// space.
-void digest_section(const CacheContext& context, const SealJob& job, uint32_t head, const uint8_t* page,
-                    const SectionEntry& entry, float* rows, uint8_t* digest) {
+// rows: [page_tokens][head_dim], work space.
+void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t page_index, uint32_t head,
+                    const uint8_t* page, const SectionEntry& entry, float* rows, uint8_t* digest) {
   const CacheConfig& config = context.config;
-  const LayerConfig& layer = config.layer[job.layer];
-  const PageLayout& layout = layer.layout_of(job.page);
+  const LayerConfig& layer = config.layer[layer_index];
+  const PageLayout& layout = layer.layout_of(page_index);
   const uint8_t* section = page + layout.header_bytes + size_t{head} * layout.section.bytes;
   const SideView keys{section + layout.section.key_codes, section + layout.section.key_meta, entry.key_param};
   context.kernels.decode_key(layer.key_side(), config.shape(), keys, rows);
   const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
-  context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(job.page).sink_tokens} * config.head_dim, rows);
+  context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(page_index).sink_tokens} * config.head_dim, rows);
   make_digest(rows, config.shape(), digest);
+}
+
+float* digest_rows(const CacheContext& context, uint32_t lane) {
+  return context.seal_work + size_t{lane} * context.config.page_tokens * context.config.head_dim;
 }
 
 void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
@@ -138,6 +141,14 @@ bool needs_refill(const CacheContext& context, const Sequence& sequence, uint32_
   return p->lost() || p->rope_epoch != sequence.rope.epoch;
 }
 
+void digest_page(const CacheContext& context, uint32_t layer, uint32_t page, const uint8_t* bytes,
+                 std::span<const SectionEntry> entries, uint32_t lane, uint8_t* digests) {
+  for (uint32_t head = 0; head < context.config.kv_heads; ++head) {
+    digest_section(context, layer, page, head, bytes, entries[head], digest_rows(context, lane),
+                   digests + head * context.residency.digest_bytes());
+  }
+}
+
 Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
   if (jobs.empty()) return {};
   const uint32_t heads = context.config.kv_heads;
@@ -149,13 +160,12 @@ Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
   const auto units = static_cast<uint32_t>(entries.size());
   std::atomic<uint32_t> next{0};
   parallel_for(context.executor, std::min(units, context.executor.threads()), [&](uint32_t lane) {
-    float* rows = context.seal_work;
-    if (rows != nullptr) rows += size_t{lane} * context.config.page_tokens * context.config.head_dim;
+    float* rows = digest_bytes == 0 ? nullptr : digest_rows(context, lane);
     for (uint32_t i = next.fetch_add(1); i < units; i = next.fetch_add(1)) {
       const SealJob& job = jobs[i / heads];
       encode_section(context, job, i % heads, (*slots)[i / heads], &entries[i]);
       if (digest_bytes == 0) continue;
-      digest_section(context, job, i % heads, (*slots)[i / heads], entries[i], rows,
+      digest_section(context, job.layer, job.page, i % heads, (*slots)[i / heads], entries[i], rows,
                      digests.data() + i * digest_bytes);
     }
   });

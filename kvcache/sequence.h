@@ -38,7 +38,7 @@ struct SequenceLayer {
 struct Sequence {
   uint64_t id = 0;
   uint64_t length = 0;
-  bool in_step = false;  // an open step appends to it
+  bool in_step = false;  // an open step appends to it, or its blocks are being adopted or published
   Rope rope;
   RopeOffsets offsets;  // of rope, in pre_rope space
   std::vector<SequenceLayer> layers;

@@ -162,6 +162,9 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   // A replay hands in whole pages.
   out.max_step_tokens = std::max(options.chunk_tokens, options.page_tokens);
   out.trace_path = c_string(options_.trace_path);
+  out.store_path = c_string(options_.store_path);
+  out.store_budget = options_.store_path.empty() ? 0 : options_.store_budget;
+  std::copy(options_.fingerprint.begin(), options_.fingerprint.end(), out.model_fingerprint);
   const bool selects = options.prefill.kind != QUIRE_SELECT_NONE || options.select.kind != QUIRE_SELECT_NONE;
   out.digests = selects ? 1 : 0;
   quire_cache* handle = nullptr;

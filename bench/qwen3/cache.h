@@ -2,6 +2,7 @@
 // Thread safety: as quire.h says.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -27,8 +28,11 @@ struct CacheOptions {
   quire_io_engine io_engine = QUIRE_IO_AUTO;
   uint32_t chunk_tokens = 512;  // largest number of tokens of one pass
   std::string trace_path;       // empty: no trace
-  SelectionOptions prefill;     // how chunks of a prompt attend
-  SelectionOptions select;      // how tokens that are written or scored do
+  std::string store_path;       // empty: no store of blocks
+  uint64_t store_budget = uint64_t{1} << 30;
+  std::array<uint64_t, 2> fingerprint{};  // of the model (fingerprint.h), for the store
+  SelectionOptions prefill;               // how chunks of a prompt attend
+  SelectionOptions select;                // how tokens that are written or scored do
 };
 
 // The levels of one codec that has codebooks: one per code, ascending within -127..127.

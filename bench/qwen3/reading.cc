@@ -7,16 +7,22 @@
 
 namespace quire::qwen3 {
 
-double read_text(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks) {
+namespace {
+
+// Reads text[first..]; the session's newest `first` tokens are those before it.
+double read_from(Session& session, std::span<const int32_t> text, uint64_t first, const ReadingHooks& hooks) {
   using Clock = std::chrono::steady_clock;
   const uint64_t chunk_tokens = session.cache().options().chunk_tokens;
   const uint64_t logits_from = text.size() - std::min<uint64_t>(text.size(), hooks.logit_tokens);
   std::chrono::duration<double> spent{0};
-  for (uint64_t first = 0; first < text.size(); first += chunk_tokens) {
-    const uint64_t end = std::min<uint64_t>(text.size(), first + chunk_tokens);
+  const uint64_t base = session.tokens().size() - first;
+  for (uint64_t end = 0; first < text.size(); first = end) {
+    const uint64_t chunk_first = first / chunk_tokens * chunk_tokens;
+    end = std::min<uint64_t>(text.size(), chunk_first + chunk_tokens);
     const uint64_t wanted = end - std::clamp(logits_from, first, end);
     const auto start = Clock::now();
-    const auto logits = session.read(text.subspan(first, end - first), static_cast<uint32_t>(wanted));
+    const auto logits = session.read_part(text.subspan(first, end - first), base + chunk_first, base + end,
+                                          static_cast<uint32_t>(wanted));
     spent += Clock::now() - start;
     const size_t vocab = wanted == 0 ? 0 : logits.size() / wanted;
     for (uint64_t row = 0; row < wanted && hooks.on_logits; ++row) {
@@ -27,14 +33,25 @@ double read_text(Session& session, std::span<const int32_t> text, const ReadingH
   return spent.count();
 }
 
+}  // namespace
+
+double read_text(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks) {
+  return read_from(session, text, 0, hooks);
+}
+
+double read_rest(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks) {
+  return read_from(session, text, session.tokens().size(), hooks);
+}
+
 std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt, Sampler& sampler,
-                              uint64_t limit, const std::function<bool(int32_t)>& on_token) {
+                              uint64_t limit, const std::function<bool(int32_t)>& on_token,
+                              uint64_t adopted) {
   if (prompt.empty()) throw Error("the prompt is empty; give at least one token to write on from");
   const std::vector<int32_t>& ends = session.model().config.eos_tokens;
   int32_t next = 0;
   const ReadingHooks last{
       [&](uint64_t, std::span<const float> logits) { next = sampler.pick(logits); }, 1, {}};
-  read_text(session, prompt, last);
+  read_from(session, prompt, adopted, last);
   std::vector<int32_t> written;
   while (written.size() < limit && std::find(ends.begin(), ends.end(), next) == ends.end()) {
     written.push_back(next);

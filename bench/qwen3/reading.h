@@ -22,9 +22,15 @@ struct ReadingHooks {
 // Reads `text` in chunks of the cache's chunk_tokens. Returns the seconds spent, hooks not counted.
 double read_text(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks);
 
+// The same when the session has the text's first tokens already (Session::adopt): reads the others as parts
+// of the same chunks.
+double read_rest(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks);
+
 // Writes up to `limit` tokens after `prompt`, which must not be empty and is read first; stops after an
-// end-of-text token of the model or when on_token returns false. on_token may be empty. Returns the tokens.
+// end-of-text token of the model or when on_token returns false. on_token may be empty. adopted: of the
+// prompt's first tokens, those that the session has already. Returns the tokens.
 std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt, Sampler& sampler,
-                              uint64_t limit, const std::function<bool(int32_t)>& on_token);
+                              uint64_t limit, const std::function<bool(int32_t)>& on_token,
+                              uint64_t adopted = 0);
 
 }  // namespace quire::qwen3

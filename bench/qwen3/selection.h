@@ -28,6 +28,9 @@ struct SelectionOptions {
 struct ReadChunk {
   uint64_t end;
   bool by_token;  // its tokens choose one by one
+  // The positions of the rows of its products: the chunk's own, or more when it is a part of a longer one.
+  uint64_t product_first;
+  uint64_t product_end;
 };
 
 // Rows of a pass that are attended in one call.

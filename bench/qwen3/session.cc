@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "bench/qwen3/error.h"
+#include "bench/qwen3/fingerprint.h"
+#include "bench/qwen3/page_notes.h"
 
 namespace quire::qwen3 {
 namespace {
@@ -188,20 +190,65 @@ const Rope* Session::decoder_rope() const {
 std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows,
                                      Observer* observer) {
   const uint64_t first = tokens_.size();
+  return read_part(chunk, first, first + chunk.size(), logit_rows, observer);
+}
+
+std::span<const float> Session::read_part(std::span<const int32_t> chunk, uint64_t chunk_first,
+                                          uint64_t chunk_end, uint32_t logit_rows, Observer* observer) {
+  const uint64_t first = tokens_.size();
   if (chunk.size() > longest_ - first) {
     throw Error("the text grows beyond the " + std::to_string(longest_) + " tokens it was announced with");
   }
   const auto count = static_cast<uint32_t>(chunk.size());
-  const ProductRows whole{count, 0, count};
-  const ReadChunk read_so{first + count, logit_rows > 0 || count == 1};
+  const ProductRows rows{count, static_cast<uint32_t>(first - chunk_first),
+                         static_cast<uint32_t>(chunk_end - chunk_first)};
+  const ReadChunk read_so{first + count, logit_rows > 0 || rows.rows == 1, chunk_first, chunk_end};
   Step step(*this, {&read_so, 1}, first, count);
   StepAttention attention(*this, step, first);
   const auto logits =
-      decoder_->forward({chunk, first, {&whole, 1}, decoder_rope()}, attention, logit_rows, observer);
+      decoder_->forward({chunk, first, {&rows, 1}, decoder_rope()}, attention, logit_rows, observer);
   step.end();
   tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
   chunks_.push_back(read_so);
   return logits;
+}
+
+quire_prefix Session::prefix_of(std::span<const int32_t> tokens, const PrefixOwner& owner) const {
+  quire_prefix prefix;
+  quire_prefix_init(&prefix);
+  const bool shared = owner.tenant == PrefixOwner{}.tenant;
+  prefix.shared = shared ? 1 : 0;
+  prefix.tenant[0] = owner.tenant[0];
+  prefix.tenant[1] = owner.tenant[1];
+  // There are no adapters here; what else may differ between sessions of a cache is the rotation.
+  prefix.adapter = rope_fingerprint(rope_);
+  prefix.tokens = tokens.data();
+  prefix.count = tokens.size();
+  return prefix;
+}
+
+uint64_t Session::adopt(std::span<const int32_t> text, const PrefixOwner& owner) {
+  if (!tokens_.empty()) throw Error("a session adopts before it reads; make a new one");
+  if (text.empty()) return 0;
+  const uint32_t page_tokens = cache_->options().page_tokens;
+  quire_prefix prefix = prefix_of(text.first(text.size() - 1), owner);
+  std::vector<uint8_t> notes(prefix.count / page_tokens * QUIRE_NOTE_BYTES);
+  prefix.notes = notes.empty() ? nullptr : notes.data();
+  uint64_t adopted = 0;
+  check(quire_prefix_adopt(sequence_.get(), &prefix, &adopted), cache_->handle());
+  tokens_.assign(text.begin(), text.begin() + static_cast<int64_t>(adopted));
+  chunks_ = chunks_of(notes, page_tokens, adopted / page_tokens, cache_->options().chunk_tokens);
+  return adopted;
+}
+
+uint64_t Session::publish(const PrefixOwner& owner) const {
+  const uint32_t page_tokens = cache_->options().page_tokens;
+  quire_prefix prefix = prefix_of(tokens_, owner);
+  std::vector<uint8_t> notes = notes_of(chunks_, page_tokens, tokens_.size() / page_tokens);
+  prefix.notes = notes.empty() ? nullptr : notes.data();
+  uint64_t blocks = 0;
+  check(quire_prefix_publish(sequence_.get(), &prefix, &blocks), cache_->handle());
+  return blocks;
 }
 
 void Session::attend(const Step& step, uint32_t layer, TokenRows queries, std::span<float> out,
@@ -277,10 +324,10 @@ std::vector<ProductRows> Session::recorded_products(uint64_t first, uint64_t cou
   auto chunk = std::upper_bound(chunks_.begin(), chunks_.end(), first, after);
   const uint64_t end = first + count;
   for (; first < end; ++chunk) {
-    const uint64_t chunk_first = chunk == chunks_.begin() ? 0 : (chunk - 1)->end;
     const uint64_t part_end = std::min(end, chunk->end);
-    products.push_back({static_cast<uint32_t>(part_end - first), static_cast<uint32_t>(first - chunk_first),
-                        static_cast<uint32_t>(chunk->end - chunk_first)});
+    products.push_back({static_cast<uint32_t>(part_end - first),
+                        static_cast<uint32_t>(first - chunk->product_first),
+                        static_cast<uint32_t>(chunk->product_end - chunk->product_first)});
     first = part_end;
   }
   return products;

@@ -6,6 +6,7 @@
 // Invariant: the cache holds exactly tokens(). Thread safety: one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -15,6 +16,11 @@
 #include "bench/qwen3/decoder.h"
 
 namespace quire::qwen3 {
+
+// Who may see what is published.
+struct PrefixOwner {
+  std::array<uint64_t, 2> tenant{};  // a secret; zero: shared among all who have none
+};
 
 class Session {
  public:
@@ -34,6 +40,17 @@ class Session {
   // [logit_rows][vocab], valid until the decoder's next pass. After an Error the tokens are as before.
   std::span<const float> read(std::span<const int32_t> chunk, uint32_t logit_rows,
                               Observer* observer = nullptr);
+
+  // The same for a part of a longer chunk, [first, end) of the text, whose other tokens were not read here:
+  // the bits are those of the whole chunk.
+  std::span<const float> read_part(std::span<const int32_t> part, uint64_t chunk_first, uint64_t chunk_end,
+                                   uint32_t logit_rows, Observer* observer = nullptr);
+
+  // Takes over what the cache knows of the text's first tokens, but not its last token, whose logits somebody
+  // will want; the session must be empty. Returns how many tokens it has now.
+  uint64_t adopt(std::span<const int32_t> text, const PrefixOwner& owner);
+  // Makes the session's whole pages known. Returns how many blocks the cache's store did not have.
+  uint64_t publish(const PrefixOwner& owner) const;
 
   // Tokens whose keys and values were computed again, summed over layers.
   uint64_t recomputed_tokens() const { return recomputed_; }
@@ -63,6 +80,7 @@ class Session {
   // Another sequence with the same tokens.
   Session(const Session& other, Sequence sequence);
 
+  quire_prefix prefix_of(std::span<const int32_t> tokens, const PrefixOwner& owner) const;
   // A pass over the cache's rotation is one without rope.
   const Rope* decoder_rope() const;
   std::vector<ProductRows> recorded_products(uint64_t first, uint64_t count) const;

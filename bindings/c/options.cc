@@ -1,5 +1,6 @@
 #include "bindings/c/options.h"
 
+#include <algorithm>
 #include <cstdlib>
 #include <string>
 
@@ -104,6 +105,9 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   out.parallel_for = options.parallel_for;
   out.parallel_context = options.parallel_context;
   if (options.trace_path != nullptr) out.trace_path = options.trace_path;
+  if (options.store_path != nullptr) out.store_path = options.store_path;
+  out.store_budget = options.store_budget;
+  out.model_fingerprint = {options.model_fingerprint[0], options.model_fingerprint[1]};
   Result<const Kernels*> kernels = select_kernels(std::getenv("QUIRE_ISA"));
   if (!kernels.ok()) return kernels.status();
   out.kernels = *kernels;
@@ -121,6 +125,33 @@ Result<Rope> rope_of(const quire_rope& rope) {
   out.attention_factor = rope.attention_factor;
   out.inv_freq.assign(rope.inv_freq, rope.inv_freq + rope.rotary_dim / 2);
   return out;
+}
+
+Result<PrefixChain> chain_of(const quire_prefix& prefix, const Engine& engine) {
+  if (Status s = check_struct(prefix, "quire_prefix"); !s.ok()) return s;
+  if (prefix.zero != 0) return invalid("quire_prefix.zero is not zero; call quire_prefix_init");
+  if (prefix.shared > 1) return invalid("shared is " + std::to_string(prefix.shared) + "; use 0 or 1");
+  const bool has_tenant = prefix.tenant[0] != 0 || prefix.tenant[1] != 0;
+  if (has_tenant == (prefix.shared == 1)) {
+    return invalid(has_tenant
+                       ? "tenant is set and so is shared: blocks are either a tenant's own or shared"
+                       : "tenant is zero: give each tenant a secret of its own, or set shared to 1 so that "
+                         "all who do so see each other's blocks");
+  }
+  if (prefix.tokens == nullptr && prefix.count > 0) return invalid("quire_prefix.tokens is NULL");
+  if (prefix.count > UINT32_MAX)
+    return invalid("a prefix of " + std::to_string(prefix.count) + " tokens is longer than any sequence");
+  const PrefixScope scope{engine.model_fingerprint(),
+                          {prefix.tenant[0], prefix.tenant[1]},
+                          prefix.adapter,
+                          prefix.rope_epoch,
+                          layout_hash(engine.config())};
+  PrefixChain chain = make_chain(scope, engine.config().page_tokens,
+                                 std::span(prefix.tokens, static_cast<size_t>(prefix.count)));
+  for (size_t i = 0; i < chain.blocks() && prefix.notes != nullptr; ++i) {
+    std::copy_n(prefix.notes + i * kNoteBytes, kNoteBytes, chain.notes[i].begin());
+  }
+  return chain;
 }
 
 namespace {

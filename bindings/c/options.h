@@ -13,6 +13,8 @@ namespace quire {
 Result<EngineOptions> engine_options(const quire_options& options);
 Result<Rope> rope_of(const quire_rope& rope);
 Result<Selection> selection_of(const quire_attend_args& args, const CacheConfig& config);
+// The prefix's blocks, with its notes.
+Result<PrefixChain> chain_of(const quire_prefix& prefix, const Engine& engine);
 // name: what the tensor is called in a message.
 Result<TensorView> tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
                                uint32_t head_dim);

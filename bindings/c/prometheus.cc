@@ -74,6 +74,19 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
   single(&out, "attend_seconds_total", "counter", "Busy time of attention.", stats.attend_seconds);
   single(&out, "io_wait_seconds_total", "counter", "Time that attention waited for reads.",
          stats.io_wait_seconds);
+  single(&out, "prefix_asked_tokens_total", "counter", "Tokens that were asked for to be adopted.",
+         count(stats.prefix_asked_tokens));
+  single(&out, "prefix_shared_tokens_total", "counter", "Tokens adopted from live sequences.",
+         count(stats.prefix_shared_tokens));
+  single(&out, "prefix_loaded_tokens_total", "counter", "Tokens adopted from the store.",
+         count(stats.prefix_loaded_tokens));
+  single(&out, "store_blocks", "gauge", "Blocks in the store.", count(stats.store_blocks));
+  single(&out, "store_stored_blocks_total", "counter", "Blocks put into the store.",
+         count(stats.store_stored_blocks));
+  single(&out, "store_evicted_blocks_total", "counter", "Blocks that made room in the store.",
+         count(stats.store_evicted_blocks));
+  single(&out, "store_damaged_blocks_total", "counter", "Blocks of the store that did not prove right.",
+         count(stats.store_damaged_blocks));
   if (engine.mover() == nullptr) return out;
   const MoverCounts& moved = engine.mover()->counts();
   head(&out, "request_seconds", "histogram", "How long requests to a tier take.");

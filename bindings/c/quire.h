@@ -200,7 +200,16 @@ typedef struct quire_options {
    * of an hour's share refills steadily. Pages that may not go down stay in memory; a step that then finds no
    * room gets QUIRE_OVER_BUDGET. */
   uint64_t nvme_write_budget_per_day;
-  uint64_t reserved[7];
+  /* NULL, or a file that keeps published blocks for later processes (see quire_prefix); it is made when it
+   * does not exist. One cache at a time may have it open: quire_open refuses the second. The file never grows
+   * beyond store_budget bytes; a block's bytes are those of its pages, rounded up to 4096, and 4096 or more
+   * for its header. */
+  const char* store_path;
+  uint64_t store_budget;
+  /* 128 bits that tell the model apart from every other: of its weights and of all else that keys and values
+   * follow from (rope, attention that selects in prefill). Required with store_path: not zero. */
+  uint64_t model_fingerprint[2];
+  uint64_t reserved[3];
 } quire_options;
 
 QUIRE_API_VOID void quire_options_init(quire_options* options);
@@ -368,6 +377,60 @@ QUIRE_API quire_status quire_step_end(quire_step* step);
 QUIRE_API quire_status quire_refill(quire_sequence* sequence, uint32_t layer, uint64_t first, uint64_t count,
                                     const quire_tensor* keys, const quire_tensor* values);
 
+/* ---- prefixes ---- */
+
+/* Reuse of what was computed for the same first tokens. A block is the pages of page_tokens consecutive
+ * tokens in all layers. A sequence's blocks become known when they are published; a new sequence adopts the
+ * longest run of known blocks that its tokens begin with, and starts behind it:
+ *
+ *     quire_prefix_adopt(sequence, &prefix, &n);        the sequence has n tokens, whole blocks; compute the
+ * rest
+ *     ...
+ *     quire_prefix_publish(sequence, &prefix, &stored); tokens: what the sequence holds by now
+ *
+ * Known are the blocks of live sequences that published or adopted them, whose pages are then shared, and
+ * those of the store (store_path), which outlive the process. The pages are the ones that were computed, bit
+ * for bit. Blocks are found by hashes chained over everything below, and by comparing everything itself; what
+ * a store returns is proven by checksums, and what it cannot prove is not adopted. Adopt leaves at least the
+ * last token to compute when its tokens are counted without it. Needs recent_pages = 0. */
+
+#define QUIRE_NOTE_BYTES 64
+
+typedef struct quire_prefix {
+  uint32_t struct_size;
+  /* Who may see the blocks. Each tenant has a secret of its own, not zero, without which nobody finds them or
+   * can tell by timing that they are there. 1: all who leave tenant zero and set this share their blocks. */
+  uint32_t shared;
+  uint32_t rope_epoch; /* of the sequence's rope */
+  uint32_t zero;
+  uint64_t tenant[2];
+  uint64_t adapter;      /* 0: none */
+  const int32_t* tokens; /* [count], from the sequence's first on */
+  uint64_t count;
+  /* NULL, or [count / page_tokens][QUIRE_NOTE_BYTES]: bytes of the engine's own, kept with each block and
+   * given back with it; adopt writes those of adopted blocks. How a page was computed, say. */
+  uint8_t* notes;
+  uint64_t reserved[4];
+} quire_prefix;
+
+QUIRE_API_VOID void quire_prefix_init(quire_prefix* prefix);
+
+/* How many tokens adopt would give now. Reads nothing, so that a damaged store may give fewer. */
+QUIRE_API quire_status quire_prefix_match(quire_cache* cache, const quire_prefix* prefix, uint64_t* tokens);
+
+/* Fills an empty sequence; *tokens is a multiple of page_tokens, at most count, and 0 when nothing is known.
+ * Blocks that cannot be read or have no room in memory end the run: no failure. */
+QUIRE_API quire_status quire_prefix_adopt(quire_sequence* sequence, const quire_prefix* prefix,
+                                          uint64_t* tokens);
+
+/* Makes the whole blocks of the first `count` tokens known, which must be the sequence's; with a store, waits
+ * until they are kept there. *blocks (or NULL) is how many it did not have. A store that is full gives up
+ * blocks that were used longest ago, and keeps the beginning of a prefix that it cannot hold whole. A lost
+ * page, too, ends what is kept: no failure. QUIRE_IO: the store failed; what it does not have is not visible
+ * in it. */
+QUIRE_API quire_status quire_prefix_publish(quire_sequence* sequence, const quire_prefix* prefix,
+                                            uint64_t* blocks);
+
 /* ---- tiers ---- */
 
 /* Copies every sealed page that has no lower copy to the disk tier and waits for it. */
@@ -410,7 +473,14 @@ typedef struct quire_stats {
   double missed_mass;     /* their mean share of mass on pages left out: as quire_attend_args.missed_mass */
   double select_seconds;  /* busy time of choosing, over all threads */
   uint64_t demoted_bytes; /* of demoted_pages: written_bytes / demoted_bytes is the write amplification */
-  uint64_t reserved[15];
+  /* Of prefix reuse: tokens adopted from live sequences and from the store, and asked for. */
+  uint64_t prefix_shared_tokens, prefix_loaded_tokens, prefix_asked_tokens;
+  /* Of the store: blocks held and room for; found, and refused, by the scan of quire_open; put, evicted, and
+   * dropped because they did not prove right. */
+  uint64_t store_blocks, store_capacity_blocks;
+  uint64_t store_recovered_blocks, store_refused_blocks;
+  uint64_t store_stored_blocks, store_evicted_blocks, store_damaged_blocks;
+  uint64_t reserved[5];
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);

@@ -35,6 +35,22 @@ void fill_pages(Engine& engine, quire_stats* out) {
       bits_per_value(pages.page_bytes + host.used(Use::kTails) + host.used(Use::kTables), out->values);
 }
 
+void fill_prefixes(const PrefixCache& prefixes, quire_stats* out) {
+  const PrefixCounts& counts = prefixes.counts();
+  out->prefix_shared_tokens = counts.shared_tokens.load(std::memory_order_relaxed);
+  out->prefix_loaded_tokens = counts.loaded_tokens.load(std::memory_order_relaxed);
+  out->prefix_asked_tokens = counts.asked_tokens.load(std::memory_order_relaxed);
+  if (prefixes.store() == nullptr) return;
+  const BlockStoreStats store = prefixes.store()->stats();
+  out->store_blocks = store.blocks;
+  out->store_capacity_blocks = store.capacity_blocks;
+  out->store_recovered_blocks = store.recovered_blocks;
+  out->store_refused_blocks = store.refused_blocks;
+  out->store_stored_blocks = store.stored_blocks;
+  out->store_evicted_blocks = store.evicted_blocks;
+  out->store_damaged_blocks = store.damaged_blocks;
+}
+
 }  // namespace
 
 void fill_stats(Engine& engine, quire_stats* out) {
@@ -66,6 +82,7 @@ void fill_stats(Engine& engine, quire_stats* out) {
     out->missed_mass = units / kMissedUnits / static_cast<double>(out->selected_rows);
   }
   out->select_seconds = seconds(counters.select_nanoseconds);
+  fill_prefixes(engine.prefixes(), out);
   if (engine.mover() == nullptr) return;
   const TierStats tier = engine.mover()->tier_stats();
   out->nvme_file_bytes = tier.used_bytes;

@@ -148,6 +148,25 @@ inline quire_attend_args mass_of(float mass, uint64_t window = 0) {
   return args;
 }
 
+// Args of prefix reuse (quire.h, quire_prefix): a tenant's own blocks, or with shared_prefix those of all who
+// share. The tokens must stay while the struct is used.
+inline quire_prefix shared_prefix(const std::vector<int32_t>& tokens) {
+  quire_prefix prefix;
+  quire_prefix_init(&prefix);
+  prefix.tokens = tokens.data();
+  prefix.count = tokens.size();
+  prefix.shared = 1;
+  return prefix;
+}
+inline quire_prefix tenant_prefix(const std::vector<int32_t>& tokens, uint64_t secret_low,
+                                  uint64_t secret_high) {
+  quire_prefix prefix = shared_prefix(tokens);
+  prefix.shared = 0;
+  prefix.tenant[0] = secret_low;
+  prefix.tenant[1] = secret_high;
+  return prefix;
+}
+
 inline quire_capabilities_info capabilities() {
   quire_capabilities_info info{};
   info.struct_size = sizeof info;
@@ -199,6 +218,20 @@ class Sequence {
   }
   void prefetch(uint32_t layer, uint64_t first, uint64_t count) {
     detail::check(quire_prefetch(sequence_, layer, first, count), cache_->get());
+  }
+
+  // Fills the sequence, which must be empty, with the known blocks that the prefix begins with; returns how
+  // many tokens it has then.
+  uint64_t adopt(const quire_prefix& prefix) {
+    uint64_t tokens = 0;
+    detail::check(quire_prefix_adopt(sequence_, &prefix, &tokens), cache_->get());
+    return tokens;
+  }
+  // Makes the blocks of the prefix, which are the sequence's, known; returns how many the store did not have.
+  uint64_t publish(const quire_prefix& prefix) {
+    uint64_t blocks = 0;
+    detail::check(quire_prefix_publish(sequence_, &prefix, &blocks), cache_->get());
+    return blocks;
   }
 
   quire_sequence* get() const noexcept { return sequence_; }
@@ -301,6 +334,12 @@ class Cache {
     quire_step* step = nullptr;
     detail::check(quire_step_begin(cache_->get(), plain.data(), plain.size(), options, &step), cache_->get());
     return Step(cache_, step);
+  }
+  // Tokens that a new sequence could adopt.
+  uint64_t match(const quire_prefix& prefix) const {
+    uint64_t tokens = 0;
+    detail::check(quire_prefix_match(cache_->get(), &prefix, &tokens), cache_->get());
+    return tokens;
   }
   void flush() { detail::check(quire_flush(cache_->get()), cache_->get()); }
   quire_stats stats() const {

@@ -188,6 +188,26 @@ class Programs(unittest.TestCase):
         self.assertEqual(sampled(1), sampled(1))
         self.assertNotEqual(sampled(1), sampled(2))
 
+    def test_generate_starts_behind_what_the_store_holds(self):
+        prompt = "And the LORD said unto Moses, Speak unto the children of Israel, " * 12
+
+        def run(*more):
+            path = self.folder / "row.json"
+            text = self.run_program("generate", "-p", prompt, "-n", 8, "--json", path, *more)
+            return text, json.loads(path.read_text())["options"]
+
+        plain, _ = run()
+        store = ("--store", self.folder / "blocks.quire", "--store-budget", "16M")
+        first, told = run(*store)
+        self.assertEqual((first, told["reused_tokens"]), (plain, 0))
+        self.assertGreater(told["stored_blocks"], 2)
+        again, told = run(*store)
+        self.assertEqual((again, told["stored_blocks"]), (plain, 0))
+        self.assertGreater(told["reused_tokens"], 128)
+        other, told = run(*store, "--tenant", 5)
+        self.assertEqual((other, told["reused_tokens"]), (plain, 0))
+        self.fault("holds blocks of another geometry", "generate", "-p", prompt, "--codec", "int8", *store)
+
     def test_gguf_files_are_models(self):
         row, = self.rows("ppl", "--model", LLAMA, "--text", TEXT, "--codecs", "int8", "--window", 256, "--windows", 1)
         self.assertEqual(row["model"], "llama")

@@ -74,7 +74,10 @@ static void test_defaults(void) {
   EXPECT(options.host_budget == (uint64_t)1 << 30 && options.device_budget == 0 && options.nvme_budget == 0);
   EXPECT(options.io_depth == 16 && options.io_deadline_ms == 30000 && options.max_step_tokens == 512);
   EXPECT(options.layer_options == NULL && options.nvme_path == NULL && options.trace_path == NULL);
-  for (size_t i = 0; i < 7; i++) EXPECT(options.reserved[i] == 0);
+  EXPECT(options.store_path == NULL && options.store_budget == 0 && options.model_fingerprint[0] == 0);
+  for (size_t i = 0; i < sizeof options.reserved / sizeof *options.reserved; i++) {
+    EXPECT(options.reserved[i] == 0);
+  }
 
   quire_attend_args attend;
   memset(&attend, 0xFF, sizeof attend);
@@ -399,7 +402,7 @@ static void test_stats(void) {
 
 static void test_reserved_fields(void) {
   quire_options options = small_options();
-  options.reserved[3] = 1;
+  options.reserved[0] = 1;
   quire_cache* cache = NULL;
   EXPECT_STATUS(QUIRE_INVALID, quire_open(&options, &cache));
   EXPECT(cache == NULL && strstr(quire_last_error(NULL), "reserved") != NULL);

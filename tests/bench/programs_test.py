@@ -189,7 +189,7 @@ class Programs(unittest.TestCase):
         self.assertNotEqual(sampled(1), sampled(2))
 
     def test_generate_starts_behind_what_the_store_holds(self):
-        prompt = "And the LORD said unto Moses, Speak unto the children of Israel, " * 12
+        prompt = "And the LORD said unto Moses, Speak unto the children of Israel, " * 40
 
         def run(*more):
             path = self.folder / "row.json"

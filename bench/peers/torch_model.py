@@ -80,26 +80,33 @@ class Model:
             keys, values = (x.repeat_interleave(self.group, 0) for x in (folded.keys, folded.values))
             out = torch.nn.functional.scaled_dot_product_attention(q[None], keys[None], values[None], is_causal=True)[0]
             return out.transpose(0, 1).flatten(1)
-        tokens, out = q.shape[1], []
-        grouped = (q / self.dim**0.5).view(self.kv_heads, self.group, tokens, self.dim)
-        for first in range(0, tokens, QUERY_BLOCK):
-            last = min(tokens, first + QUERY_BLOCK)
-            rows, columns = torch.arange(first, last)[:, None], torch.arange(last)[None]
-            block = grouped[:, :, first:last].reshape(self.kv_heads, -1, self.dim)
-            scores = (block @ folded.keys[:, :last].mT).view(self.kv_heads, self.group, last - first, last)
-            # What is seen unfolded stands in few columns: only those are computed twice.
-            if folded.exact_keys is not None:
-                seen, few = seen_unfolded(folded.exact_keys, rows, columns)
-                exact = (block @ k[:, few].mT).view(*scores.shape[:3], -1)
-                scores[..., few] = torch.where(seen, exact, scores[..., few])
-            scores[..., first:].masked_fill_(columns[:, first:] > rows, -torch.inf)
-            share = scores.softmax(-1)
-            mixed = share.flatten(1, 2) @ folded.values[:, :last]
-            if folded.exact_values is not None:
-                seen, few = seen_unfolded(folded.exact_values, rows, columns)
-                mixed += (share[..., few] * seen).flatten(1, 2) @ (v[:, few] - folded.values[:, few])
-            out.append(mixed.view(self.heads, last - first, self.dim).transpose(0, 1).flatten(1))
-        return torch.cat(out)
+        grouped = (q / self.dim**0.5).view(self.kv_heads, self.group, -1, self.dim)
+        blocks = [self.attend_block(grouped[:, :, first:first + QUERY_BLOCK], first, k, v, folded)
+                  for first in range(0, q.shape[1], QUERY_BLOCK)]
+        return torch.cat(blocks)
+
+    def attend_block(self, q, first, k, v, folded):
+        """The queries from `first` on, q [H_kv, group, rows, dim]. What some of them see unfolded stands in few columns; all of
+        them see all others folded."""
+        rows, columns = torch.arange(first, first + q.shape[2])[:, None], torch.arange(first + q.shape[2])[None]
+        seen = [(predicate or (lambda i, j: j > i))(rows, columns) & (columns <= rows)
+                for predicate in (folded.exact_keys, folded.exact_values)]
+        is_few = (seen[0] | seen[1]).any(0) | (columns[0] >= first)
+        few, rest = is_few.nonzero()[:, 0], (~is_few).nonzero()[:, 0]
+        seen_keys, seen_values = (x[:, few] for x in seen)
+        block = q.flatten(1, 2)
+        scores = (block @ folded.keys[:, few].mT).unflatten(1, q.shape[1:3])
+        exact = (block @ k[:, few].mT).view_as(scores)
+        scores = torch.where(seen_keys, exact, scores).masked_fill(few > rows, -torch.inf)
+        share = scores.softmax(-1)
+        mixed = share.flatten(1, 2) @ folded.values[:, few]
+        mixed += (share * seen_values).flatten(1, 2) @ (v[:, few] - folded.values[:, few])
+        if len(rest) > 0:
+            others, mass = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                block[None], folded.keys[None, :, rest], folded.values[None, :, rest], scale=1)
+            weight = (mass[0] - scores.logsumexp(-1).flatten(1)).sigmoid()[..., None]
+            mixed = mixed + weight * (others[0] - mixed)
+        return mixed.view(self.heads, q.shape[2], self.dim).transpose(0, 1).flatten(1)
 
     def hidden(self, ids, cache):
         """Output of the final norm [T, hidden]. `cache` folds (layer, keys before RoPE, keys, values), [H_kv, T, dim]."""
@@ -118,13 +125,6 @@ class Model:
 
     def logits(self, hidden):
         return hidden @ self.head.T
-
-
-def seen_unfolded(predicate, rows, columns):
-    """[rows, few] which of few columns a query sees unfolded, and these columns: all others it does not."""
-    seen = predicate(rows, columns) & (columns <= rows)
-    few = seen.any(0).nonzero()[:, 0]
-    return seen[:, few], few
 
 
 class Folded:

@@ -166,17 +166,29 @@ def behind(ours, peer):
             if value(peer) is not None and (value(ours) is None or value(ours) >= value(peer))]
 
 
+def nearest(rows, peer, key):
+    """Of our rows with no more bits than the peer's, by `key`, one that is behind in the fewest figures; None without any."""
+    within = [row for row in rows if not row["peer"] and None not in (row[key], peer[key]) and row[key] <= peer[key]]
+    return min(within, key=lambda row: (len(behind(row, peer)), row["kld_mean"]), default=None)
+
+
 def peer_lines(rows):
-    """One line per peer's row: which row of no more page bits is better in every figure, or the nearest to it."""
+    """One line per peer's row: which row of no more page bits is better in every figure, or the nearest to it; and the same of
+    effective bits, where what is not in pages yet counts."""
     for peer in (row for row in rows if row["peer"]):
-        within = [row for row in rows if not row["peer"] and row["page_bits"] <= peer["page_bits"]]
-        best = min(within, key=lambda row: (len(behind(row, peer)), row["kld_mean"]), default=None)
+        best, in_all = (nearest(rows, peer, key) for key in ("page_bits", "effective_bits"))
         if best is None:
             yield name(peer), "NOT AHEAD", "no row has so few bits"
             continue
         missing = behind(best, peer)
         said = f"{name(best)}: {best['page_bits']:.2f} bits for {peer['page_bits']:.2f}"
-        yield name(peer), "NOT AHEAD" if missing else "ahead", said + ("; not in " + ", ".join(missing) if missing else "")
+        if missing:
+            said += "; not in " + ", ".join(missing)
+        elif in_all is None or behind(in_all, peer):
+            said += "; not in effective bits"
+        else:
+            said += f"; in effective bits {name(in_all)}: {in_all['effective_bits']:.2f} for {peer['effective_bits']:.2f}"
+        yield name(peer), "NOT AHEAD" if missing else "ahead", said
 
 
 def html_table(rows):

@@ -32,5 +32,5 @@ class Kivi:
 
     def bits_of(self, context, _):
         page = self.bits + 32 / GROUP
-        unfolded = ((context - 1) % RESIDUAL + 1 + min(context, RESIDUAL)) / (2 * context)
+        unfolded = (context % RESIDUAL + min(context, RESIDUAL)) / (2 * context)  # after the last token
         return page, page + (16 - page) * unfolded

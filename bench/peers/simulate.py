@@ -53,7 +53,7 @@ class Part:
 
     def bits_of(self, context, width):
         page, effective = self.cache.bits_of(context, width)
-        unfolded = min(1, (4 + (context - 1) % 64 + 1) / context) if self.near else 0
+        unfolded = min(1, (4 + context % 64) / context) if self.near else 0
         return page, effective + (16 - page) * unfolded
 
 

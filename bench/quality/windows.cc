@@ -44,7 +44,7 @@ WindowScore WindowScorer::run(const Open& open) {
   quire_stats stats{};
   for (const Window window : windows_) {
     qwen3::Cache cache = open();
-    qwen3::Session session(decoder_, cache, window.size());
+    qwen3::Session session(decoder_, cache, window.size() - 1);  // the last token is only predicted
     read(window, session, &totals);
     stats = cache.stats();
   }

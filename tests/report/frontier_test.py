@@ -77,6 +77,10 @@ class Frontier(unittest.TestCase):
             # More bits do not count, and one row has to be better in everything.
             ("no row has so few bits", [ours | {"page_bits": 4.51}]),
             ("NOT AHEAD", [ours | {"ppl": 10.2}, row("rot3/rot3", 3.3, 0.06, ppl=10.0)]),
+            # What is not in pages counts in effective bits.
+            ("; in effective bits rot4/rot4: 4.58 for 4.80", [ours | {"effective_bits": 4.58}]),
+            ("bits for 4.50; not in effective bits", [ours | {"effective_bits": 4.81}]),
+            ("; in effective bits tcq3/tcq3", [ours | {"effective_bits": 4.81}, row("tcq3/tcq3", 3.3, 0.045, ppl=10.0)]),
             ("  ahead  tcq3/tcq3", [ours | {"ppl": 10.2}, row("tcq3/tcq3", 3.3, 0.045, ppl=10.0)]),
         ]
         rows = [entry | {"context": context} for context, (_, rows) in enumerate(cases) for entry in [peer, *rows]]

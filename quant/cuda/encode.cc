@@ -27,7 +27,14 @@ cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream) {
   if (!has_kernels(args.format)) return cudaErrorNotSupported;
   if (args.count == 0) return cudaSuccess;
   const cudaError_t keys = encode_side(args, Side::kKey, stream);
-  return keys != cudaSuccess ? keys : encode_side(args, Side::kValue, stream);
+  if (keys != cudaSuccess) return keys;
+  if (args.digests != nullptr) {
+    // Right behind the keys' encoder: of a thousand sections or fewer they are in the L2 cache still.
+    const cudaError_t digests =
+        make_digests({args.format.shape, args.keys, args.digests, args.count}, stream);
+    if (digests != cudaSuccess) return digests;
+  }
+  return encode_side(args, Side::kValue, stream);
 }
 
 }  // namespace quire::cuda

@@ -55,8 +55,52 @@ struct EncodeArgs {
   uint8_t* const* sections;
   uint32_t* params;  // [sections][2]
   uint32_t count;
+  // Of the keys, as make_digests has them, where they are wanted; or nullptr.
+  uint8_t* const* digests = nullptr;
 };
 [[nodiscard]] cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream);
+
+// Digests of keys [sections][tokens][dim] f32, finite: digests[i] gets digest_bytes(dim) bytes
+// (quant/digest.h), those of make_digest. digests[i] is 4-byte aligned.
+struct DigestArgs {
+  SectionShape shape;
+  const float* keys;
+  uint8_t* const* digests;
+  uint32_t count;
+};
+[[nodiscard]] cudaError_t make_digests(const DigestArgs& args, cudaStream_t stream);
+
+// Estimates of score_digest, bit for bit, of every row over every page: mass and peak
+// [kv_heads][rows][pages].
+struct DigestScoreArgs {
+  SectionShape shape;
+  const uint8_t* const* digests;  // [pages]: of a page's kv heads one after the other
+  uint32_t pages;
+  uint32_t kv_heads;
+  const float* q;  // [kv_heads][rows][dim], finite, times softmax_scale * log2(e)
+  uint32_t rows;   // 1 to 16: query heads of a group
+  float* mass;
+  float* peak;
+};
+[[nodiscard]] cudaError_t score_digests(const DigestScoreArgs& args, cudaStream_t stream);
+
+// The choice of pages per kv head as kvcache/select.h makes it: the heaviest `pages`, half by mass and half
+// by peak, or the fewest that hold `share` of every row's mass; and those of `always`. Ties go to the older
+// page. Sums are in f64, in an order of their own: pages whose weights differ by less than 2^-50 may change
+// places.
+struct SelectArgs {
+  uint32_t kv_heads;
+  uint32_t rows;          // 1 to 16
+  uint32_t count;         // pages to choose among
+  uint32_t pages;         // of them, where share is 0
+  float share;            // (0, 1], or 0
+  float* mass;            // [kv_heads][rows][count] log2; overwritten with shares
+  const float* peak;      // [kv_heads][rows][count]
+  const uint8_t* always;  // [kv_heads][count]: nonzero is chosen whatever it weighs
+  uint8_t* chosen;        // [kv_heads][count]: 1 or 0
+  float* left_out;        // [kv_heads][rows]: log2 of the mass not chosen over that chosen
+};
+[[nodiscard]] cudaError_t select_pages(const SelectArgs& args, cudaStream_t stream);
 
 // keys, values: [sections][tokens][dim] f32, exactly as FORMATS.md decodes them; junk for sinks. May be
 // nullptr.

@@ -161,6 +161,7 @@ __device__ __forceinline__ void add_means(const WarpContext& w, const uint8_t* m
     row.weight = 0.0F;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
+      if constexpr (kBlocks > 4) hold_back_loads();
       const auto mean = load_as<uint2>(means + 32 * b + 8 * w.at.i);
 #pragma unroll
       for (int k = 0; k < 8; ++k) {

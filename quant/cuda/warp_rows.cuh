@@ -129,6 +129,7 @@ __device__ __forceinline__ void attend_sink(const WarpContext& w, const SectionR
     row.mid *= keep;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
+      if constexpr (kBlocks > 2) hold_back_loads();
       float value[8];
       eight_bf16(w, ref.section + layout.sink_values + offset, b, value);
 #pragma unroll
@@ -207,6 +208,7 @@ __device__ __forceinline__ void merge_rows(const WarpContext& w, const float* o,
     const float* in = o + size_t{r} * kBlocks * 32 + 8 * w.at.i;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
+      if constexpr (kBlocks > 4) hold_back_loads();
       const auto low = load_as<float4>(in + 32 * b);
       const auto high = load_as<float4>(in + 32 * b + 4);
       const float others[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};

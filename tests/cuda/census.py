@@ -28,8 +28,8 @@ WANTED = {
     "encode": ["ld.global.v4"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge"]
-EXACT = {"decode", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge"}
+QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"]
+EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
 
 
 def wanted(unit):

@@ -89,7 +89,7 @@ MUTANTS = [
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
+UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -121,7 +121,7 @@ class Bench:
             self.objects[unit] = work / f"{unit}.o"
             compile_unit(root, root, root / "quant/cuda" / unit, self.objects[unit])
         tests = [*(root / "tests/cuda").glob("*_test.cc"), root / "tests/cuda/absent_dims.cc"]
-        tests += [root / f"tests/quant/{name}.cc" for name in ("attend_truth", "inputs", "section")]
+        tests += [root / f"tests/quant/{name}.cc" for name in ("attend_truth", "inputs", "section")] + [root / "kvcache/select.cc"]
         for test in tests:
             if test.name == "device_test.cc":
                 continue

@@ -132,7 +132,8 @@ class Bench:
         """Whether the suite passes with these objects in place of their namesakes."""
         objects = {**self.objects, **replaced}
         program = self.work / "mutant"
-        reference = self.build.glob("quant/CMakeFiles/quire_quant.dir/**/*.o")
+        reference = [*self.build.glob("quant/CMakeFiles/quire_quant.dir/**/*.o"),
+                     *self.build.glob("quant/cpu/CMakeFiles/quire_kernels.dir/*.o")]
         command = ["g++", "-pthread", *map(str, objects.values()), *map(str, reference),
                    str(self.build / "tests/emu/libemu.a"), "-lgtest", "-lgtest_main", "-lxxhash", "-o", str(program)]
         subprocess.run(command, check=True)

@@ -70,9 +70,11 @@ Status Engine::check_budget() const {
   // From the device a page goes down by way of host memory.
   const uint64_t host_slots = options_.device_budget == 0 ? step_slots : page;
   const uint64_t need = frames + host_slots + tables;
-  if (options_.device_budget != 0 && options_.device_budget < step_slots) {
+  if (device_budget_ != nullptr && device_budget_->available() < step_slots) {
+    const uint64_t work = device_budget_->used();
     return invalid("device_budget of " + std::to_string(options_.device_budget) +
                    " bytes is too small: the pages of one step need " + std::to_string(step_slots) +
+                   (work == 0 ? "" : " beside the work space of " + std::to_string(work)) +
                    "; raise it or lower max_step_tokens");
   }
   if (host_budget_->available() >= need) return {};
@@ -83,12 +85,23 @@ Status Engine::check_budget() const {
                  " or lower max_step_tokens");
 }
 
+Status Engine::build_page_device() {
+  if (!options_.open_page_device) return {};
+  if (device_budget_ == nullptr) return invalid("a device is given but device_budget is 0: set it");
+  Result<std::unique_ptr<PageDevice>> device =
+      options_.open_page_device({options_.config, *device_budget_, *host_budget_, kWavePages});
+  if (!device.ok()) return device.status();
+  page_device_ = std::move(*device);
+  return {};
+}
+
 Status Engine::build_mover(const CacheContext& context) {
   const bool has_disk = options_.nvme_budget > 0;
   if (!has_disk && device_budget_ == nullptr) return {};
   if (has_disk && options_.nvme_path.empty())
     return invalid("nvme_budget is set but nvme_path is not: name a directory");
-  Result<std::unique_ptr<Stream>> stream = device_->create_stream();
+  Result<std::unique_ptr<Stream>> stream =
+      page_device_ != nullptr ? page_device_->create_stream() : device_->create_stream();
   if (!stream.ok()) return stream.status();
   copy_stream_ = std::move(*stream);
   TierOpener open_tier;
@@ -167,8 +180,10 @@ Status Engine::build() {
   }
   device_ = create_cpu_device(options_.device);
   const CacheConfig& config = options_.config;
-  residency_ = std::make_unique<Residency>(device_budget_.get(), *host_budget_, config.kv_heads,
-                                           config.digests ? digest_bytes(config.head_dim) : 0);
+  if (Status status = build_page_device(); !status.ok()) return status;
+  residency_ =
+      std::make_unique<Residency>(device_budget_.get(), *host_budget_, config.kv_heads,
+                                  config.digests ? digest_bytes(config.head_dim) : 0, page_device_.get());
   if (Status status = reserve_seal_work(); !status.ok()) return status;
   if (Status status = build_mover(context()); !status.ok()) return status;
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);

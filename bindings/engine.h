@@ -41,6 +41,9 @@ struct EngineOptions {
   IoEngineFactory open_io;
   std::function<Result<std::unique_ptr<StoreFile>>(const std::string& path)> open_store;
   CpuDeviceOptions device;
+  // Opens what pages in device_budget are folded and attended on; empty: these are host memory, and the
+  // CPU's.
+  PageDeviceFactory open_page_device;
   MoverDrive mover_drive = MoverDrive::kThread;
 };
 
@@ -56,6 +59,8 @@ class Engine {
   Residency& residency() { return *residency_; }
   const CacheConfig& config() const { return options_.config; }
   const Budget& host_budget() const { return *host_budget_; }
+  // nullptr when pages are folded and attended on the CPU alone.
+  const PageDevice* page_device() const { return page_device_.get(); }
   const Budget* device_budget() const { return device_budget_.get(); }
   const std::array<uint64_t, 2>& model_fingerprint() const { return options_.model_fingerprint; }
   const CacheCounters& counters() const { return counters_; }
@@ -68,6 +73,7 @@ class Engine {
  private:
   Engine() = default;
   Status build();
+  Status build_page_device();
   Status build_mover(const CacheContext& context);
   Status build_prefixes();
   CacheContext context();
@@ -83,6 +89,7 @@ class Engine {
   std::unique_ptr<Budget> host_budget_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Device> device_;
+  std::unique_ptr<PageDevice> page_device_;
   std::unique_ptr<Stream> copy_stream_;
   BudgetedBytes seal_work_;
   std::unique_ptr<Residency> residency_;

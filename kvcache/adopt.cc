@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "kvcache/page_device.h"
 #include "kvcache/page_reader.h"
 #include "kvcache/seal.h"
 
@@ -44,6 +45,13 @@ bool proven_page(const CacheContext& context, uint32_t layer_index, uint32_t blo
   return true;
 }
 
+Status copy_to_slot(const Residency& residency, std::span<const uint8_t> bytes, uint8_t* slot) {
+  if (PageDevice* device = residency.device(); device != nullptr)
+    return device->store(slot, bytes.data(), bytes.size());
+  std::memcpy(slot, bytes.data(), bytes.size());
+  return {};
+}
+
 Status place_page(const CacheContext& context, uint32_t layer, uint32_t block, std::span<const uint8_t> bytes,
                   Sequence* to) {
   std::vector<SectionEntry> entries(context.config.kv_heads);
@@ -55,8 +63,8 @@ Status place_page(const CacheContext& context, uint32_t layer, uint32_t block, s
   if (Status status = residency.reserve(lock, table, size_t{block} + 1, 1); !status.ok()) return status;
   const Result<uint8_t*> slot = residency.new_slot(lock, length);
   if (!slot.ok()) return slot.status();
-  std::memcpy(*slot, bytes.data(), length);
-  Status status = residency.publish(lock, table, *slot, length, to->rope.epoch, entries);
+  Status status = copy_to_slot(residency, bytes, *slot);
+  if (status.ok()) status = residency.publish(lock, table, *slot, length, to->rope.epoch, entries);
   if (!status.ok()) {
     residency.free_slot(lock, residency.seal_tier(), *slot, length);
     return status;

@@ -98,7 +98,7 @@ Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
   while (status.ok() && call.next_run < plan_.runs.size()) {
     status = hold_wave(call);
     if (!status.ok()) break;
-    compute_wave(call);
+    status = compute_wave(call);
     for (size_t i = 0; i < call.wave; ++i) release_run(context_.residency, &held_[i]);
     held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(call.wave));
     call.next_run += call.wave;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "kvcache/attend_plan.h"
+#include "kvcache/page_device.h"
 #include "kvcache/page_reader.h"
 
 namespace quire {
@@ -29,6 +30,23 @@ struct SelectionSpace {
   size_t lane_bytes = 0;
   size_t run_words = 0;
   uint32_t pages = 0;  // that a lane has room for
+};
+
+inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
+inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
+
+// Tiles of all kv heads that are launched on the device together: plan tiles first + head * stride.
+struct DeviceTile {
+  size_t first;
+  size_t stride;
+};
+
+// The launches [first_tile, end) of one entry, over `pages` pages of each head's list from first_ref on.
+struct DeviceCall {
+  uint32_t first_ref;
+  uint32_t pages;
+  size_t first_tile;
+  size_t end;
 };
 
 class Attender {
@@ -65,7 +83,8 @@ class Attender {
   bool preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
   void count_pages(const HeldRun& run) const;
   Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);
-  void compute_wave(Call& call);
+  Status compute_wave(Call& call);
+  void compute_on_host(Call& call);
   void wave_angles(const Call& call);
   Status prepare(Call& call);
   Status select(Call& call);
@@ -86,6 +105,12 @@ class Attender {
                   const Lane& lane, const AttendState& state) const;
   uint32_t seen_pages(const Call& call, const Tile& tile, size_t wave_index) const;
   uint32_t attended_pages(const Call& call, const Tile& tile, size_t wave_index) const;
+  // Of pages that lie on the device (attend_device.cc).
+  Status begin_on_device(Call& call);
+  Status end_on_device();
+  Status load_queries(Call& call);
+  void list_device_pages(const Call& call, uint32_t entry, SectionRef* sections);
+  void cut_device_rows(const Call& call, size_t first, int32_t* first_token);
   void attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const;
   Lane lane(uint32_t index) const;
   AttendState state_of(const Tile& tile) const;
@@ -103,6 +128,11 @@ class Attender {
   uint32_t partial_rows_ = 0;
   BudgetedBytes selection_;  // grows with the context
   SelectionSpace space_;     // its parts
+  // Of a wave's pages on the device. They keep their memory from wave to wave.
+  std::vector<DeviceRows> device_rows_;   // what is launched
+  std::vector<DeviceTile> device_tiles_;  // whose rows these are
+  std::vector<DeviceCall> device_calls_;  // by entry
+  std::vector<uint32_t> device_pages_;    // of the entry at hand, ascending
   AttendPlan plan_;
   std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
   std::deque<HeldRun> ahead_;  // of what is attended next

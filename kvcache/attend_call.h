@@ -10,8 +10,6 @@
 
 namespace quire {
 
-inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
-
 inline void clear_state(const AttendState& state, uint32_t rows, uint32_t dim) {
   std::fill_n(state.o, size_t{rows} * dim, 0.0F);
   std::fill_n(state.m, rows, -std::numeric_limits<float>::infinity());
@@ -37,6 +35,7 @@ struct Attender::Call {
   size_t next_run = 0;    // of the plan: the wave's first
   size_t held_until = 0;  // of the plan: runs before it are or were held
   size_t wave = 0;        // runs of the wave: held_[0 .. wave)
+  bool queries_on_device = false;
 
   const StepEntry& entry(const Tile& tile) const { return step->entries[tile.entry]; }
   const Rope& rope(const Tile& tile) const { return entry(tile).sequence->rope; }

@@ -41,9 +41,9 @@ uint32_t Attender::seen_pages(const Call& call, const Tile& tile, size_t wave_in
   return all_pages(end - begin) << (begin - run.first_page);
 }
 
-// Of these, the ones that the tile attends.
+// Of these, the ones that the tile attends here: not those on the device.
 uint32_t Attender::attended_pages(const Call& call, const Tile& tile, size_t wave_index) const {
-  const uint32_t seen = seen_pages(call, tile, wave_index);
+  const uint32_t seen = seen_pages(call, tile, wave_index) & ~held_[wave_index].on_device;
   return call.selective() ? seen & chosen_of(tile, plan_.runs[call.next_run + wave_index]) : seen;
 }
 
@@ -116,9 +116,23 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
   }
 }
 
-void Attender::compute_wave(Call& call) {
+Status Attender::compute_wave(Call& call) {
   const TraceSpan span(context_.trace, "attend", TraceCategory::kCompute, call.layer,
                        held_.front().first_page, call.wave * kRunPages);
+  if (context_.residency.device() == nullptr) {
+    compute_on_host(call);
+    return {};
+  }
+  // The device is at its pages meanwhile.
+  if (Status status = begin_on_device(call); !status.ok()) return status;
+  const auto all_there = [](const HeldRun& run) { return (run.wanted & ~run.on_device) == 0; };
+  if (!std::all_of(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(call.wave), all_there)) {
+    compute_on_host(call);
+  }
+  return end_on_device();
+}
+
+void Attender::compute_on_host(Call& call) {
   const uint32_t dim = context_.config.head_dim;
   const uint32_t threads = context_.executor.threads();
   if (context_.config.key_space == KeySpace::kPreRope) wave_angles(call);

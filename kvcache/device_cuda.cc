@@ -7,11 +7,11 @@
 #include <mutex>
 #include <string>
 
-namespace quire {
-namespace {
+#include "kvcache/cuda_status.h"
 
-// What the runtime answered, as one sentence. `what` begins it: "allocating 64 bytes".
-Status to_status(cudaError_t error, const std::string& what) {
+namespace quire {
+
+Status cuda_status(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return {};
   const std::string reason = what + ": " + cudaGetErrorString(error) + " (" + cudaGetErrorName(error) + ")";
   switch (error) {
@@ -35,13 +35,15 @@ Status to_status(cudaError_t error, const std::string& what) {
   }
 }
 
+namespace {
+
 class CudaEvent final : public Event {
  public:
   explicit CudaEvent(cudaEvent_t event) : event_(event) {}
   ~CudaEvent() override { (void)cudaEventDestroy(event_); }
 
-  Status query() override { return to_status(cudaEventQuery(event_), "asking for an event"); }
-  Status synchronize() override { return to_status(cudaEventSynchronize(event_), "waiting for an event"); }
+  Status query() override { return cuda_status(cudaEventQuery(event_), "asking for an event"); }
+  Status synchronize() override { return cuda_status(cudaEventSynchronize(event_), "waiting for an event"); }
   cudaEvent_t handle() const { return event_; }
 
  private:
@@ -93,31 +95,33 @@ class CudaStream final : public Stream {
     HostWork::Piece* piece = host_work_.add(std::move(work));
     const cudaError_t error = cudaLaunchHostFunc(stream_, &HostWork::run, piece);
     if (error != cudaSuccess) host_work_.remove(piece);
-    return to_status(error, "giving work to a stream");
+    return cuda_status(error, "giving work to a stream");
   }
 
   Status copy(void* dst, const void* src, size_t bytes) override {
     if (bytes == 0) return {};
     const std::string what = "copy of " + std::to_string(bytes) + " bytes";
     if (dst == nullptr || src == nullptr) return invalid(what + " from or to a null pointer");
-    return to_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream_), what);
+    return cuda_status(cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, stream_), what);
   }
 
   Status record(Event& event) override {
     const auto* cuda_event = dynamic_cast<const CudaEvent*>(&event);
     if (cuda_event == nullptr) return foreign_event();
-    return to_status(cudaEventRecord(cuda_event->handle(), stream_), "recording an event");
+    return cuda_status(cudaEventRecord(cuda_event->handle(), stream_), "recording an event");
   }
 
   Status wait(Event& event) override {
     const auto* cuda_event = dynamic_cast<const CudaEvent*>(&event);
     if (cuda_event == nullptr) return foreign_event();
-    return to_status(cudaStreamWaitEvent(stream_, cuda_event->handle(), 0), "waiting for an event");
+    return cuda_status(cudaStreamWaitEvent(stream_, cuda_event->handle(), 0), "waiting for an event");
   }
 
   bool idle() override { return cudaStreamQuery(stream_) != cudaErrorNotReady; }
 
-  Status synchronize() override { return to_status(cudaStreamSynchronize(stream_), "waiting for a stream"); }
+  Status synchronize() override {
+    return cuda_status(cudaStreamSynchronize(stream_), "waiting for a stream");
+  }
 
  private:
   const cudaStream_t stream_;
@@ -139,7 +143,7 @@ class CudaDevice final : public Device {
     if (error == cudaSuccess) {
       error = cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &threshold);
     }
-    return to_status(error, "setting up the memory pool of " + name_);
+    return cuda_status(error, "setting up the memory pool of " + name_);
   }
 
   Result<DeviceBuffer> allocate(size_t bytes) override {
@@ -148,11 +152,11 @@ class CudaDevice final : public Device {
     if (Status status = select(); !status.ok()) return status;
     void* data = nullptr;
     cudaError_t error = cudaMallocAsync(&data, bytes, memory_stream_);
-    if (error != cudaSuccess) return to_status(error, what);
+    if (error != cudaSuccess) return cuda_status(error, what);
     error = cudaMemsetAsync(data, 0, bytes, memory_stream_);
     if (error == cudaSuccess) error = cudaStreamSynchronize(memory_stream_);
     DeviceBuffer buffer(*this, static_cast<uint8_t*>(data), bytes);
-    if (error != cudaSuccess) return to_status(error, what);
+    if (error != cudaSuccess) return cuda_status(error, what);
     return buffer;
   }
 
@@ -160,7 +164,7 @@ class CudaDevice final : public Device {
     if (Status status = select(); !status.ok()) return status;
     cudaStream_t stream = nullptr;
     const cudaError_t error = cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
-    if (error != cudaSuccess) return to_status(error, "creating a stream on " + name_);
+    if (error != cudaSuccess) return cuda_status(error, "creating a stream on " + name_);
     return std::unique_ptr<Stream>(std::make_unique<CudaStream>(stream, true));
   }
 
@@ -169,14 +173,14 @@ class CudaDevice final : public Device {
     cudaEvent_t event = nullptr;
     const cudaError_t error =
         cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync);
-    if (error != cudaSuccess) return to_status(error, "creating an event on " + name_);
+    if (error != cudaSuccess) return cuda_status(error, "creating an event on " + name_);
     return std::unique_ptr<Event>(std::make_unique<CudaEvent>(event));
   }
 
   std::string_view name() const override { return name_; }
 
   // Calls of this thread go to this device.
-  Status select() const { return to_status(cudaSetDevice(index_), "using " + name_); }
+  Status select() const { return cuda_status(cudaSetDevice(index_), "using " + name_); }
 
  protected:
   // What streams still read must have been synchronized with: device.h asks it of the caller.
@@ -195,7 +199,8 @@ class CudaDevice final : public Device {
 
 Result<std::unique_ptr<Device>> create_cuda_device(const CudaDeviceOptions& options) {
   int count = 0;
-  if (Status status = to_status(cudaGetDeviceCount(&count), "looking for GPUs"); !status.ok()) return status;
+  if (Status status = cuda_status(cudaGetDeviceCount(&count), "looking for GPUs"); !status.ok())
+    return status;
   const std::string name = "cuda:" + std::to_string(options.index);
   if (options.index < 0 || options.index >= count) {
     return Status(StatusCode::kUnsupported, name + ": this machine has " + std::to_string(count) +
@@ -203,7 +208,7 @@ Result<std::unique_ptr<Device>> create_cuda_device(const CudaDeviceOptions& opti
   }
   int major = 0;
   cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options.index);
-  if (error != cudaSuccess) return to_status(error, "asking " + name);
+  if (error != cudaSuccess) return cuda_status(error, "asking " + name);
   if (major < 8) {
     return Status(StatusCode::kUnsupported,
                   name + " has compute capability " + std::to_string(major) + ".x; 8.0 is needed");
@@ -211,7 +216,7 @@ Result<std::unique_ptr<Device>> create_cuda_device(const CudaDeviceOptions& opti
   error = cudaSetDevice(options.index);
   cudaStream_t memory_stream = nullptr;
   if (error == cudaSuccess) error = cudaStreamCreateWithFlags(&memory_stream, cudaStreamNonBlocking);
-  if (error != cudaSuccess) return to_status(error, "opening " + name);
+  if (error != cudaSuccess) return cuda_status(error, "opening " + name);
   auto device = std::make_unique<CudaDevice>(options.index, memory_stream);
   if (Status status = device->keep_freed_memory(); !status.ok()) return status;
   return std::unique_ptr<Device>(std::move(device));
@@ -234,7 +239,7 @@ Status enable_cuda_peer(Device& device, int peer_index) {
     (void)cudaGetLastError();
     return {};
   }
-  return to_status(
+  return cuda_status(
       error, "peer access from " + std::string(device.name()) + " to cuda:" + std::to_string(peer_index));
 }
 

@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "kvcache/page_device.h"
+
 namespace quire {
 
 namespace {
@@ -23,6 +25,7 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
     if ((wanted >> i & 1U) == 0) continue;
     if (page->rope_epoch != rope_epoch) continue;
     run->bytes[i] = page->memory();
+    if (residency.device() != nullptr && page->slot[0] != nullptr) run->on_device |= 1U << i;
     if (run->bytes[i] == nullptr && page->on_disk) {
       missing[missing_count++] = page;
       run->loading |= 1U << i;
@@ -125,6 +128,7 @@ Result<const uint8_t*> PageReader::read(const PageTable* table, uint32_t page) {
     return Status(StatusCode::kMiss, "page " + std::to_string(page) + " of layer " +
                                          std::to_string(table->layer) + " is lost; refill it first");
   }
+  if (run_.on_device != 0) return residency_.device()->fetch(run_.bytes[0], run_.pages[0]->bytes);
   return run_.bytes[0];
 }
 

@@ -23,6 +23,7 @@ struct HeldRun {
   uint32_t loading = 0;                           // bit i: page i comes with the load
   uint32_t pinned = 0;                            // bit i: page i is pinned here
   uint32_t wanted = 0;                            // bit i: page i is held; the others get no bytes
+  uint32_t on_device = 0;                         // bit i: bytes of page i are memory of the PageDevice
 };
 
 enum class Acquire : uint8_t {
@@ -50,7 +51,8 @@ void ready_run(Residency& residency, HeldRun* run);
 bool run_is_ready(Residency& residency, const HeldRun& run);
 void release_run(Residency& residency, HeldRun* run);
 
-// One page at a time. The bytes are good until the next read or the end of the reader.
+// One page at a time. The bytes, of host memory, are good until the next read, the end of the reader or other
+// work on the device.
 class PageReader {
  public:
   explicit PageReader(Residency& residency) : residency_(residency) {}

@@ -23,12 +23,26 @@ void store_next_free(uint8_t* slot, uint32_t next) { std::memcpy(slot, &next, si
 
 }  // namespace
 
-SlotPool::SlotPool(Budget& budget, Use use, size_t chunk_hint)
-    : budget_(budget), use_(use), chunk_hint_(chunk_hint) {}
+SlotMemory::~SlotMemory() = default;
+
+SlotPool::SlotPool(Budget& budget, Use use, size_t chunk_hint, SlotMemory* memory)
+    : budget_(budget), memory_(memory), use_(use), chunk_hint_(chunk_hint) {}
+
+uint8_t* SlotPool::map_chunk_bytes(size_t bytes) const {
+  return memory_ == nullptr ? map_os_pages(bytes) : memory_->map(bytes);
+}
+
+void SlotPool::unmap_chunk_bytes(uint8_t* data, size_t bytes) const {
+  if (memory_ == nullptr) {
+    unmap_os_pages(data, bytes);
+  } else {
+    memory_->unmap(data, bytes);
+  }
+}
 
 SlotPool::~SlotPool() {
   for (const auto& [first_byte, chunk] : chunks_) {
-    unmap_os_pages(first_byte, chunk.mapped_bytes);
+    unmap_chunk_bytes(first_byte, chunk.mapped_bytes);
     budget_.release(use_, chunk.mapped_bytes);
   }
 }
@@ -40,7 +54,10 @@ uint8_t* SlotPool::allocate(uint32_t bytes) {
   uint8_t* first_byte = open.front();
   Chunk& chunk = chunks_.find(first_byte)->second;
   uint8_t* slot = nullptr;
-  if (chunk.first_free != kNoSlot) {
+  if (!chunk.freed.empty()) {
+    slot = first_byte + size_t{chunk.freed.back()} * bytes;
+    chunk.freed.pop_back();
+  } else if (chunk.first_free != kNoSlot) {
     slot = first_byte + size_t{chunk.first_free} * bytes;
     chunk.first_free = load_next_free(slot);
   } else {
@@ -66,8 +83,13 @@ void SlotPool::free(uint8_t* slot, uint32_t bytes) {
     drop_chunk(found, open);
     return;
   }
+  const auto number = static_cast<uint32_t>(static_cast<size_t>(slot - first_byte) / bytes);
+  if (memory_ != nullptr) {
+    chunk.freed.push_back(number);
+    return;
+  }
   store_next_free(slot, chunk.first_free);
-  chunk.first_free = static_cast<uint32_t>(static_cast<size_t>(slot - first_byte) / bytes);
+  chunk.first_free = number;
 }
 
 bool SlotPool::would_fit(uint32_t bytes) const {
@@ -88,7 +110,7 @@ bool SlotPool::map_chunk(uint32_t bytes, size_t slots, OpenChunks& open) {
   const size_t mapped_bytes = round_to_os_pages(slots * bytes);
   slots = mapped_bytes / bytes;  // what rounding added may hold some more
   if (!budget_.try_reserve(use_, mapped_bytes)) return false;
-  uint8_t* first_byte = map_os_pages(mapped_bytes);
+  uint8_t* first_byte = map_chunk_bytes(mapped_bytes);
   if (first_byte == nullptr) {
     budget_.release(use_, mapped_bytes);
     return false;
@@ -100,15 +122,17 @@ bool SlotPool::map_chunk(uint32_t bytes, size_t slots, OpenChunks& open) {
                                     .in_use = 0,
                                     .fresh = 0,
                                     .first_free = kNoSlot,
+                                    .freed = {},
                                     .place_in_open = open.begin()});
   return true;
 }
 
 void SlotPool::drop_chunk(Chunks::iterator chunk, OpenChunks& open) {
-  const auto [first_byte, dropped] = *chunk;
+  uint8_t* const first_byte = chunk->first;
+  const Chunk dropped = std::move(chunk->second);
   open.erase(dropped.place_in_open);
   chunks_.erase(chunk);
-  unmap_os_pages(first_byte, dropped.mapped_bytes);
+  unmap_chunk_bytes(first_byte, dropped.mapped_bytes);
   budget_.release(use_, dropped.mapped_bytes);
   bytes_reserved_ -= dropped.mapped_bytes;
 }

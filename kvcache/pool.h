@@ -16,16 +16,30 @@
 #include <cstdint>
 #include <list>
 #include <map>
+#include <vector>
 
 #include "kvcache/budget.h"
 
 namespace quire {
 
+// Where the chunks of a pool come from when that is not the operating system: memory that the host need not
+// reach.
+class SlotMemory {
+ public:
+  virtual ~SlotMemory();
+  // bytes: whole pages of the operating system. At least 64-byte aligned; nullptr when there is none. Charged
+  // by the pool.
+  virtual uint8_t* map(size_t bytes) = 0;
+  // Exactly what one map call returned.
+  virtual void unmap(uint8_t* data, size_t bytes) = 0;
+};
+
 class SlotPool {
  public:
   // chunk_hint: the least size of a chunk when the budget allows it. From 160 KiB on less than 3 % of a chunk
   // is lost to rounding, whatever the slots are.
-  SlotPool(Budget& budget, Use use, size_t chunk_hint);
+  // memory: outlives the pool; nullptr is the operating system's.
+  SlotPool(Budget& budget, Use use, size_t chunk_hint, SlotMemory* memory = nullptr);
   // Frees every chunk, slots that are still in use included.
   ~SlotPool();
   SlotPool(const SlotPool&) = delete;
@@ -49,6 +63,7 @@ class SlotPool {
     uint32_t in_use;
     uint32_t fresh;       // slots [fresh, slots) have never been handed out: their memory is untouched
     uint32_t first_free;  // of the freed slots; each holds the number of the next one in its first bytes
+    std::vector<uint32_t> freed;                  // instead of these where the host does not reach them
     std::list<uint8_t*>::iterator place_in_open;  // valid while in_use < slots
   };
   using Chunks = std::map<uint8_t*, Chunk>;  // by first byte
@@ -58,7 +73,11 @@ class SlotPool {
   bool map_chunk(uint32_t bytes, size_t slots, OpenChunks& open);  // at least `slots` of them
   void drop_chunk(Chunks::iterator chunk, OpenChunks& open);
 
+  uint8_t* map_chunk_bytes(size_t bytes) const;
+  void unmap_chunk_bytes(uint8_t* data, size_t bytes) const;
+
   Budget& budget_;
+  SlotMemory* const memory_;
   const Use use_;
   const size_t chunk_hint_;
   uint64_t bytes_in_use_ = 0;

@@ -5,6 +5,8 @@
 #include <new>
 #include <string>
 
+#include "kvcache/page_device.h"
+
 namespace quire {
 namespace {
 
@@ -46,13 +48,15 @@ struct Residency::Counted {
   Page* page;
 };
 
-Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes)
+Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes,
+                     PageDevice* device)
     : host_budget_(host_budget),
       kv_heads_(kv_heads),
       digest_bytes_(digest_bytes),
+      device_(device),
       frames_(host_budget, Use::kTails, kFrameChunkBytes) {
   if (device_budget != nullptr) {
-    pools_[0] = std::make_unique<SlotPool>(*device_budget, Use::kPages, kChunkBytes);
+    pools_[0] = std::make_unique<SlotPool>(*device_budget, Use::kPages, kChunkBytes, device);
   }
   pools_[1] = std::make_unique<SlotPool>(host_budget, Use::kPages, kChunkBytes);
 }

@@ -21,6 +21,8 @@
 
 namespace quire {
 
+class PageDevice;
+
 // Newest pages per table that a choice looks at: a bound on the time under the lock.
 inline constexpr uint32_t kChoiceWindow = 128;
 // Page records come in blocks of at least this size; a page table starts with room for this many pages.
@@ -40,8 +42,10 @@ struct ResidencyCounts {
 class Residency {
  public:
   // device_budget may be null: pages are then sealed into host memory. Both outlive this.
-  // digest_bytes: kept beside every page record, of one kv head; 0: no digests.
-  Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes = 0);
+  // digest_bytes: kept beside every page record, of one kv head; 0: no digests. device: where slots of
+  // MemoryTier::kDevice lie, out of the host's reach; nullptr: they are host memory.
+  Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_heads, size_t digest_bytes = 0,
+            PageDevice* device = nullptr);
   ~Residency();
   Residency(const Residency&) = delete;
   Residency& operator=(const Residency&) = delete;
@@ -50,6 +54,7 @@ class Residency {
   // pager may be null; it outlives every other call.
   void set_pager(Pager* pager) { pager_ = pager; }
   Pager* pager() const { return pager_; }
+  PageDevice* device() const { return device_; }
   uint32_t kv_heads() const { return kv_heads_; }
   bool has_digests() const { return digest_bytes_ > 0; }
   size_t digest_bytes() const { return digest_bytes_; }
@@ -126,6 +131,7 @@ class Residency {
   Budget& host_budget_;
   uint32_t kv_heads_;
   size_t digest_bytes_;
+  PageDevice* device_;
   Pager* pager_ = nullptr;
   std::array<std::unique_ptr<SlotPool>, 2> pools_;  // by MemoryTier
   SlotPool frames_;

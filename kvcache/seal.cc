@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "kvcache/seal_parts.h"
 #include "quant/digest.h"
 #include "quant/section_exponent.h"
 
@@ -30,31 +31,8 @@ void encode_side(EncodeSide encode, SideCodec codec, SectionShape shape, const f
   encode(codec, shape, clamped.data(), sinks, codes, meta, param);
 }
 
-void encode_section(const CacheContext& context, const SealJob& job, uint32_t head, uint8_t* page,
-                    SectionEntry* entry) {
-  const CacheConfig& config = context.config;
-  const LayerConfig& layer = config.layer[job.layer];
-  const PageLayout& layout = layer.layout_of(job.page);
-  const SectionLayout& at = layout.section;
-  const uint32_t sinks = layer.kind_of(job.page).sink_tokens;
-  uint8_t* section = page + layout.header_bytes + size_t{head} * at.bytes;
-  const float* keys = job.frame + size_t{head} * config.page_tokens * config.head_dim;
-  const float* values = keys + config.frame_side_floats();
-  const uint32_t sink_bytes = sinks * config.head_dim * 2;
-
-  const BusyTime busy(context.clock, context.counters.encode_nanoseconds);
-  const TraceSpan span(context.trace, "encode", TraceCategory::kEncode, job.layer, job.page, 1);
-  encode_side(context.kernels.encode_key, layer.key_side(), config.shape(), keys, sinks,
-              section + at.key_codes, section + at.key_meta, &entry->key_param);
-  encode_side(context.kernels.encode_value, layer.value_side(), config.shape(), values, sinks,
-              section + at.value_codes, section + at.value_meta, &entry->value_param);
-  write_sinks(context.kernels, keys, sinks, config.head_dim, section + at.sink_keys);
-  write_sinks(context.kernels, values, sinks, config.head_dim, section + at.sink_values);
-  std::memset(section + at.sink_values + sink_bytes, 0, at.bytes - at.sink_values - sink_bytes);
-  entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
-}
-
-// rows: [page_tokens][head_dim], work space.
+// Of what attention will read: the keys as they decode, and the sinks. rows: [page_tokens][head_dim], work
+// space.
 void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t page_index, uint32_t head,
                     const uint8_t* page, const SectionEntry& entry, float* rows, uint8_t* digest) {
   const CacheConfig& config = context.config;
@@ -70,17 +48,6 @@ void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t 
 
 float* digest_rows(const CacheContext& context, uint32_t lane) {
   return context.seal_work + size_t{lane} * context.config.page_tokens * context.config.head_dim;
-}
-
-void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
-                  uint8_t* page) {
-  const LayerConfig& layer = context.config.layer[job.layer];
-  PageHeader header{};
-  header.kind = layer.kind_of(job.page);
-  header.token_count = static_cast<uint8_t>(context.config.page_tokens);
-  header.rope_epoch = job.sequence->rope.epoch;
-  header.layer_params_hash = layer.params_hash;
-  write_page_header(header, entries, {page, layer.layout_of(job.page).header_bytes});
 }
 
 // A sealed page of another rope epoch belongs to forks that keep that epoch: it is replaced, not changed.
@@ -101,6 +68,28 @@ Status publish_page(const CacheContext& context, const SealJob& job, uint8_t* sl
   }
   if (status.ok()) std::copy(digests.begin(), digests.end(), table->pages[job.page]->digests);
   return status;
+}
+
+// entries: [jobs][kv_heads]; digests: as many, or empty.
+void seal_on_host(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots,
+                  std::span<SectionEntry> entries, std::span<uint8_t> digests) {
+  const uint32_t heads = context.config.kv_heads;
+  const size_t digest_bytes = context.residency.digest_bytes();
+  const auto units = static_cast<uint32_t>(entries.size());
+  std::atomic<uint32_t> next{0};
+  parallel_for(context.executor, std::min(units, context.executor.threads()), [&](uint32_t lane) {
+    float* rows = digest_bytes == 0 ? nullptr : digest_rows(context, lane);
+    for (uint32_t i = next.fetch_add(1); i < units; i = next.fetch_add(1)) {
+      const SealJob& job = jobs[i / heads];
+      encode_section(context, job, i % heads, slots[i / heads], &entries[i]);
+      if (digest_bytes == 0) continue;
+      digest_section(context, job.layer, job.page, i % heads, slots[i / heads], entries[i], rows,
+                     digests.data() + i * digest_bytes);
+    }
+  });
+  for (size_t i = 0; i < jobs.size(); ++i) {
+    write_header(context, jobs[i], entries.subspan(i * heads, heads), slots[i]);
+  }
 }
 
 void free_slots(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots) {
@@ -135,6 +124,41 @@ Result<std::vector<uint8_t*>> allocate_slots(const CacheContext& context, std::s
 
 }  // namespace
 
+void encode_section(const CacheContext& context, const SealJob& job, uint32_t head, uint8_t* page,
+                    SectionEntry* entry) {
+  const CacheConfig& config = context.config;
+  const LayerConfig& layer = config.layer[job.layer];
+  const PageLayout& layout = layer.layout_of(job.page);
+  const SectionLayout& at = layout.section;
+  const uint32_t sinks = layer.kind_of(job.page).sink_tokens;
+  uint8_t* section = page + layout.header_bytes + size_t{head} * at.bytes;
+  const float* keys = job.frame + size_t{head} * config.page_tokens * config.head_dim;
+  const float* values = keys + config.frame_side_floats();
+  const uint32_t sink_bytes = sinks * config.head_dim * 2;
+
+  const BusyTime busy(context.clock, context.counters.encode_nanoseconds);
+  const TraceSpan span(context.trace, "encode", TraceCategory::kEncode, job.layer, job.page, 1);
+  encode_side(context.kernels.encode_key, layer.key_side(), config.shape(), keys, sinks,
+              section + at.key_codes, section + at.key_meta, &entry->key_param);
+  encode_side(context.kernels.encode_value, layer.value_side(), config.shape(), values, sinks,
+              section + at.value_codes, section + at.value_meta, &entry->value_param);
+  write_sinks(context.kernels, keys, sinks, config.head_dim, section + at.sink_keys);
+  write_sinks(context.kernels, values, sinks, config.head_dim, section + at.sink_values);
+  std::memset(section + at.sink_values + sink_bytes, 0, at.bytes - at.sink_values - sink_bytes);
+  entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
+}
+
+void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
+                  uint8_t* page) {
+  const LayerConfig& layer = context.config.layer[job.layer];
+  PageHeader header{};
+  header.kind = layer.kind_of(job.page);
+  header.token_count = static_cast<uint8_t>(context.config.page_tokens);
+  header.rope_epoch = job.sequence->rope.epoch;
+  header.layer_params_hash = layer.params_hash;
+  write_page_header(header, entries, {page, layer.layout_of(job.page).header_bytes});
+}
+
 bool needs_refill(const CacheContext& context, const Sequence& sequence, uint32_t layer, uint32_t page) {
   ResidencyLock lock = context.residency.lock();
   const Page* p = sequence.layers[layer].table->pages[page];
@@ -157,21 +181,17 @@ Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
   const size_t digest_bytes = context.residency.digest_bytes();
   std::vector<SectionEntry> entries(jobs.size() * heads);
   std::vector<uint8_t> digests(entries.size() * digest_bytes);
-  const auto units = static_cast<uint32_t>(entries.size());
-  std::atomic<uint32_t> next{0};
-  parallel_for(context.executor, std::min(units, context.executor.threads()), [&](uint32_t lane) {
-    float* rows = digest_bytes == 0 ? nullptr : digest_rows(context, lane);
-    for (uint32_t i = next.fetch_add(1); i < units; i = next.fetch_add(1)) {
-      const SealJob& job = jobs[i / heads];
-      encode_section(context, job, i % heads, (*slots)[i / heads], &entries[i]);
-      if (digest_bytes == 0) continue;
-      digest_section(context, job.layer, job.page, i % heads, (*slots)[i / heads], entries[i], rows,
-                     digests.data() + i * digest_bytes);
+  const bool on_device = context.residency.device() != nullptr;
+  if (on_device) {
+    if (Status status = seal_on_device(context, jobs, *slots, entries); !status.ok()) {
+      free_slots(context, jobs, *slots);
+      return status;
     }
-  });
+  } else {
+    seal_on_host(context, jobs, *slots, entries, digests);
+  }
   for (size_t i = 0; i < jobs.size(); ++i) {
     const std::span<const SectionEntry> mine(entries.data() + i * heads, heads);
-    write_header(context, jobs[i], mine, (*slots)[i]);
     Status status = publish_page(context, jobs[i], (*slots)[i], mine,
                                  std::span(digests).subspan(i * heads * digest_bytes, heads * digest_bytes));
     if (!status.ok()) {

@@ -93,7 +93,7 @@ void Mover::start_write() {
   size_t used = 0;
   std::vector<PutPage> put;
   for (const Page* page : write.pages) {
-    std::memcpy(buffer + used, page->memory(), page->bytes);
+    std::memcpy(buffer + used, page->slot[1], page->bytes);
     put.push_back({page->index, page->bytes, XXH3_64bits(buffer + used, page->bytes)});
     used += page->bytes;
   }

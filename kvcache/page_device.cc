@@ -1,0 +1,7 @@
+#include "kvcache/page_device.h"
+
+namespace quire {
+
+PageDevice::~PageDevice() = default;
+
+}  // namespace quire

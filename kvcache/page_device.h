@@ -1,0 +1,106 @@
+// The device that sealed pages are folded and attended on: kernels over pages in its own memory. The one seam
+// between the cache and device kernels; a cache without one computes on the CPU and pays a null test per
+// sealed batch and per wave of attention.
+//
+// What crosses the link: of a sealed page its unfolded values go up (f32) and its folded bytes come down
+// once, for checksums; of an attend call its queries go up once; of a wave of up to kWaveRuns runs the
+// references of its pages go up and one merged partial per row comes down, however many pages it has.
+//
+// Invariants: slots are device memory, which only functions of this class read and write; all functions work
+// on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
+// the device is opened, but for the slots. Errors: kDeviceLost is for good, every later call gives it again.
+// Thread safety: map, unmap and create_stream from any thread that the caller orders; the rest from the
+// compute stream alone.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "kvcache/budget.h"
+#include "kvcache/config.h"
+#include "kvcache/device.h"
+#include "kvcache/pool.h"
+#include "quant/kernels.h"
+
+namespace quire {
+
+// Pages of one layer and one kind that are folded together.
+struct EncodeBatch {
+  uint32_t layer;
+  bool first_page;                       // they are pages 0, with sinks; else none is
+  std::span<const float* const> frames;  // on the host, as CacheConfig::frame_bytes has them
+  std::span<uint8_t* const> slots;       // on the device; headers are left as they are
+};
+
+// What came down of them, good until the next call.
+struct EncodedBatch {
+  uint8_t* pages;  // [pages][stride]: as in the slots, headers arbitrary; the caller may change them
+  size_t stride;
+  const uint32_t* params;  // [pages][kv_heads][2]: key, value
+};
+
+// Rows that see the same pages: sections [first_section, first_section + section_count) of each head's list.
+struct DeviceRows {
+  uint32_t first_section;
+  uint32_t section_count;
+  bool sinks;     // the first of them is page 0
+  bool windowed;  // DeviceAttendSpace::first_token counts
+  uint32_t row;   // rows [row, row + kv_heads * rows), by head
+  uint32_t rows;  // of one kv head
+};
+
+// The sections of one entry's pages, and who attends them.
+struct DeviceAttend {
+  uint32_t layer;
+  uint32_t first_ref;  // into DeviceAttendSpace::sections: [kv_heads][pages]
+  uint32_t pages;
+  std::span<const DeviceRows> tiles;
+};
+
+// Host memory through which attention goes.
+struct DeviceAttendSpace {
+  float* q;              // [rows][head_dim]
+  int32_t* first_token;  // [rows]: tokens below, counted from the tile's first section, are not seen
+  SectionRef* sections;  // of slots
+  AttendState state;     // of the wave's pages, o divided by l
+};
+
+class PageDevice : public SlotMemory {
+ public:
+  ~PageDevice() override;
+  virtual std::string_view name() const = 0;
+  // For copies from and to slots.
+  virtual Result<std::unique_ptr<Stream>> create_stream() = 0;
+
+  // Most pages of one EncodeBatch.
+  virtual uint32_t encode_pages() const = 0;
+  // Writes the sections of the slots, and returns when they have come down.
+  virtual Result<EncodedBatch> encode(const EncodeBatch& batch) = 0;
+  // Copies host memory to a slot, and the other way round; both return when that is done.
+  virtual Status store(uint8_t* slot, const uint8_t* bytes, size_t count) = 0;
+  // Good until the next call.
+  virtual Result<const uint8_t*> fetch(const uint8_t* slot, size_t count) = 0;
+
+  virtual DeviceAttendSpace attend_space() = 0;
+  // Takes the first `rows` rows of the space's q for the waves that follow.
+  virtual Status load_queries(uint32_t rows) = 0;
+  // Takes the first `refs` sections and `rows` first tokens of the space; both are free to change again after
+  // end_attend.
+  virtual Status begin_wave(uint32_t refs, uint32_t rows) = 0;
+  virtual Status attend(const DeviceAttend& call) = 0;
+  // Returns when the states of the attended rows, all below `rows`, are in the space.
+  virtual Status end_wave(uint32_t rows) = 0;
+};
+
+// What a device is opened with: budgets are charged for what it allocates, and outlive it, as the config
+// does.
+struct PageDeviceSetup {
+  const CacheConfig& config;
+  Budget& device_budget;
+  Budget& host_budget;
+  uint32_t wave_pages;  // most pages of one wave
+};
+using PageDeviceFactory = std::function<Result<std::unique_ptr<PageDevice>>(const PageDeviceSetup& setup)>;
+
+}  // namespace quire

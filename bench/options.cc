@@ -23,6 +23,10 @@ const std::map<std::string, quire_io_engine> kIoEngines{
 const std::map<std::string, quire_key_space> kKeySpaces{{"post_rope", QUIRE_POST_ROPE},
                                                         {"pre_rope", QUIRE_PRE_ROPE}};
 
+const std::map<std::string, quire_eviction> kEvictions{
+    {"auto", QUIRE_EVICT_AUTO},     {"newest", QUIRE_EVICT_NEWEST}, {"lru", QUIRE_EVICT_LRU},
+    {"s3fifo", QUIRE_EVICT_S3FIFO}, {"mass", QUIRE_EVICT_MASS},     {"frequency", QUIRE_EVICT_FREQUENCY}};
+
 template <typename Value>
 std::string name_of(const std::map<std::string, Value>& names, Value value) {
   for (const auto& [name, known] : names) {
@@ -148,6 +152,10 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   app.add_option("--io-engine", cache.io_engine, "auto, io_uring or threads")
       ->transform(CLI::CheckedTransformer(kIoEngines))
       ->group(group);
+  app.add_option("--eviction", cache.eviction,
+                 "Which pages leave memory first: auto, newest, lru, s3fifo, mass or frequency")
+      ->transform(CLI::CheckedTransformer(kEvictions))
+      ->group(group);
   app.add_option("--key-space", cache.key_space, "post_rope, or pre_rope: Quire rotates")
       ->transform(CLI::CheckedTransformer(kKeySpaces))
       ->group(group);
@@ -178,6 +186,9 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
       ->capture_default_str()
       ->group(selective);
   app.add_option("--trace", cache.trace_path, "File for a Chrome trace of compute and I/O")->group(group);
+  app.add_option("--access-trace", cache.access_trace_path,
+                 "File for the pages that every step attends, for quire-trace; of one run alone")
+      ->group(group);
 }
 
 quire_key_space parse_key_space(const std::string& name) {
@@ -196,6 +207,7 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},
           {"io_engine", name_of(kIoEngines, cache.io_engine)},
+          {"eviction", name_of(kEvictions, cache.eviction)},
           {"key_space", name_of(kKeySpaces, cache.key_space)},
           {"page_tokens", cache.page_tokens},
           {"sink_tokens", cache.sink_tokens},

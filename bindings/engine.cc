@@ -14,6 +14,11 @@ namespace {
 
 constexpr size_t kTraceEvents = size_t{1} << 20;
 
+// What replayed traces show to be best (bench/README.md).
+Eviction best_eviction(const CacheConfig& config) {
+  return config.digests ? Eviction::kFrequency : Eviction::kNewestFirst;
+}
+
 }  // namespace
 
 Result<const Kernels*> select_kernels(const char* isa) {
@@ -44,7 +49,14 @@ Status Engine::close() {
   store_.reset();
   cache_.reset();
   mover_.reset();
-  return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);
+  return write_traces();
+}
+
+Status Engine::write_traces() const {
+  if (trace_ != nullptr) {
+    if (Status status = trace_->write(options_.trace_path); !status.ok()) return status;
+  }
+  return access_trace_ == nullptr ? Status() : access_trace_->write(options_.access_trace_path);
 }
 
 CacheContext Engine::context() {
@@ -184,6 +196,12 @@ Status Engine::build() {
   residency_ =
       std::make_unique<Residency>(device_budget_.get(), *host_budget_, config.kv_heads,
                                   config.digests ? digest_bytes(config.head_dim) : 0, page_device_.get());
+  const bool choose = options_.eviction == Eviction::kAuto;
+  residency_->set_eviction(choose ? best_eviction(config) : options_.eviction);
+  if (!options_.access_trace_path.empty()) {
+    access_trace_ = std::make_unique<AccessTrace>(kTraceEvents);
+    residency_->set_access_trace(access_trace_.get());
+  }
   if (Status status = reserve_seal_work(); !status.ok()) return status;
   if (Status status = build_mover(context()); !status.ok()) return status;
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
@@ -191,8 +209,8 @@ Status Engine::build() {
   cache_ = std::move(*cache);
   if (Status status = build_prefixes(); !status.ok()) return status;
   if (Status status = check_budget(); !status.ok()) return status;
-  // Still empty: tells at once when the file cannot be written.
-  return trace_ == nullptr ? Status() : trace_->write(options_.trace_path);
+  // Still empty: tells at once when a file cannot be written.
+  return write_traces();
 }
 
 }  // namespace quire

@@ -35,6 +35,8 @@ struct EngineOptions {
   ParallelForFunction parallel_for = nullptr;
   void* parallel_context = nullptr;
   std::string trace_path;
+  std::string access_trace_path;
+  Eviction eviction = Eviction::kAuto;
   const Kernels* kernels = nullptr;  // required
   // For tests; nullptr: the real ones.
   const Clock* clock = nullptr;
@@ -79,12 +81,14 @@ class Engine {
   CacheContext context();
   Status check_budget() const;
   Status reserve_seal_work();
+  Status write_traces() const;
 
   // In order of construction: what comes later uses what comes before.
   EngineOptions options_;
   SteadyClock steady_clock_;
   CacheCounters counters_;
   std::unique_ptr<Trace> trace_;
+  std::unique_ptr<AccessTrace> access_trace_;
   std::unique_ptr<Budget> device_budget_;
   std::unique_ptr<Budget> host_budget_;
   std::unique_ptr<Executor> executor_;

@@ -99,7 +99,10 @@ Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
     status = hold_wave(call);
     if (!status.ok()) break;
     status = compute_wave(call);
-    for (size_t i = 0; i < call.wave; ++i) release_run(context_.residency, &held_[i]);
+    for (size_t i = 0; i < call.wave; ++i) {
+      if (status.ok() && context_.residency.watches_use()) note_used(call, i);
+      release_run(context_.residency, &held_[i]);
+    }
     held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(call.wave));
     call.next_run += call.wave;
   }

@@ -26,7 +26,8 @@ struct SelectionSpace {
   float* folded = nullptr;     // [rows]: log2 of the mass on folded pages that were attended
   float* rest_m = nullptr;     // [rows]: the pages left out, attended apart to check: m and l of their state
   float* rest_l = nullptr;     // [rows]
-  uint8_t* lanes = nullptr;    // [threads][lane_bytes]
+  uint32_t* mass = nullptr;  // [entries][pages]: estimated, summed over queries and heads; in 1 / kMassUnits
+  uint8_t* lanes = nullptr;  // [threads][lane_bytes]
   size_t lane_bytes = 0;
   size_t run_words = 0;
   uint32_t pages = 0;  // that a lane has room for
@@ -91,6 +92,9 @@ class Attender {
   Status reserve_selection(const Call& call);
   void select_tile(const Call& call, uint32_t tile_index, uint8_t* work);
   void keep_wanted(Call& call);
+  void note_used(const Call& call, size_t wave_index);
+  void add_mass(const Tile& tile, const SelectionScores& scores) const;
+  uint32_t window_of(const Tile& tile, const PageRun& run, uint64_t window) const;
   uint32_t chosen_of(const Tile& tile, const PageRun& run) const;
   void note_folded(const Tile& tile) const;
   void note_missed(const Call& call, const Tile& tile) const;

@@ -41,7 +41,8 @@ struct PageRun {
   uint32_t entry;
   uint32_t first_page;
   uint32_t count;
-  uint32_t wanted;  // bit i: page first_page + i is attended by some tile
+  uint32_t wanted;   // bit i: page first_page + i is attended by some tile
+  uint32_t guarded;  // bit i: it is whatever is chosen, as a sink or in the window
 };
 
 struct AttendPlan {

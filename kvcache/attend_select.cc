@@ -3,6 +3,8 @@
 // Digests are read without Residency's lock: tables and digests change on the compute stream alone, which
 // waits here.
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -15,6 +17,7 @@ namespace {
 
 // Room grows in steps, so that a context that grows does not ask for more every few tokens.
 constexpr uint32_t kPageStep = 512;
+constexpr float kMassUnits = 1 << 20;  // of SelectionSpace::mass, per share of 1
 
 struct LaneParts {
   DigestQuery* queries;  // [group]
@@ -42,6 +45,7 @@ LaneParts carve_lane(Carver& carver, const CacheConfig& config, uint32_t pages) 
 
 SelectionSpace carve_space(Carver& carver, const CacheConfig& config, const AttendPlan& plan,
                            uint32_t threads, uint32_t pages) {
+  const size_t entries = plan.runs.empty() ? 0 : plan.runs.back().entry + 1;
   SelectionSpace space;
   space.pages = pages;
   space.run_words = pages / kRunPages + 1;
@@ -50,6 +54,7 @@ SelectionSpace carve_space(Carver& carver, const CacheConfig& config, const Atte
   space.folded = carver.take<float>(plan.rows);
   space.rest_m = carver.take<float>(plan.rows);
   space.rest_l = carver.take<float>(plan.rows);
+  space.mass = carver.take<uint32_t>(entries * pages);
   Carver lane(nullptr);
   carve_lane(lane, config, pages);
   space.lane_bytes = lane.used();
@@ -101,6 +106,7 @@ Status Attender::reserve_selection(const Call& call) {
   Carver carver(selection_.data());
   space_ = carve_space(carver, context_.config, plan_, threads, pages);
   std::fill_n(space_.chosen, plan_.tiles.size() * space_.run_words, uint16_t{0});
+  if (!plan_.runs.empty()) std::fill_n(space_.mass, size_t{plan_.runs.back().entry + 1} * pages, 0U);
   if (call.checked()) {
     std::fill_n(space_.rest_m, plan_.rows, -std::numeric_limits<float>::infinity());
     std::fill_n(space_.rest_l, plan_.rows, 0.0F);
@@ -139,8 +145,35 @@ void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work)
     words[p / kRunPages] = static_cast<uint16_t>(words[p / kRunPages] | lane.chosen[i] << p % kRunPages);
     chosen += lane.chosen[i];
   }
+  if (context_.residency.watches_use()) add_mass(tile, scores);
   context_.counters.pages_chosen.fetch_add(chosen, std::memory_order_relaxed);
   context_.counters.pages_skipped.fetch_add(pages - chosen, std::memory_order_relaxed);
+}
+
+// Whole numbers, so that the order in which threads add does not show.
+void Attender::add_mass(const Tile& tile, const SelectionScores& scores) const {
+  uint32_t* mass = space_.mass + size_t{tile.entry} * space_.pages + tile.fold_begin;
+  for (uint32_t i = 0; i < scores.pages; ++i) {
+    float sum = 0;
+    for (uint32_t row = 0; row < scores.rows; ++row) sum += scores.mass[size_t{row} * scores.pages + i];
+    std::atomic_ref(mass[i]).fetch_add(static_cast<uint32_t>(sum * kMassUnits), std::memory_order_relaxed);
+  }
+}
+
+// Tells the eviction policy, before the run's pages are let go.
+void Attender::note_used(const Call& call, size_t wave_index) {
+  const PageRun& plan = plan_.runs[call.next_run + wave_index];
+  const HeldRun& run = held_[wave_index];
+  std::array<float, kRunPages> mass{};
+  size_t masses = 0;
+  for (uint32_t left = call.selective() ? run.wanted : 0; left != 0; left &= left - 1) {
+    const uint32_t page = run.first_page + static_cast<uint32_t>(std::countr_zero(left));
+    mass[masses++] = static_cast<float>(space_.mass[size_t{plan.entry} * space_.pages + page]) / kMassUnits;
+  }
+  ResidencyLock lock = context_.residency.lock();
+  context_.residency.used(
+      lock, {std::span(run.pages).first(run.count), run.wanted, plan.guarded & run.wanted,
+             std::span(mass).first(masses), call.step->number, call.step->entries[plan.entry].count});
 }
 
 // Only what some tile attends is brought up.
@@ -149,7 +182,9 @@ void Attender::keep_wanted(Call& call) {
   for (PageRun& run : plan_.runs) {
     run.wanted = 0;
     for (const Tile& tile : plan_.tiles) {
-      if (tile.entry == run.entry) run.wanted |= chosen_of(tile, run);
+      if (tile.entry != run.entry) continue;
+      run.wanted |= chosen_of(tile, run);
+      run.guarded |= window_of(tile, run, call.args.selection.window);
     }
   }
   std::erase_if(plan_.runs, [](const PageRun& run) { return run.wanted == 0; });
@@ -166,6 +201,13 @@ Status Attender::select(Call& call) {
   });
   keep_wanted(call);
   return {};
+}
+
+// Bit i: page first_page + i of the run lies in the tile's window.
+uint32_t Attender::window_of(const Tile& tile, const PageRun& run, uint64_t window) const {
+  const uint32_t begin = std::max(run.first_page, first_window_page(context_.config, window, tile.position));
+  const uint32_t end = std::min(run.first_page + run.count, tile.fold_end);
+  return begin < end ? all_pages(end - begin) << (begin - run.first_page) : 0;
 }
 
 // Bit i: page first_page + i of the run is chosen by the tile.

@@ -13,6 +13,7 @@
 #include <span>
 #include <vector>
 
+#include "kvcache/eviction.h"
 #include "kvcache/place.h"
 #include "quant/page.h"
 
@@ -21,7 +22,7 @@ namespace quire {
 enum class MemoryTier : uint8_t { kDevice = 0, kHost = 1 };
 inline constexpr std::array<MemoryTier, 2> kMemoryTiers{MemoryTier::kDevice, MemoryTier::kHost};
 
-struct Page {
+struct Page : EvictionNode {
   std::array<uint8_t*, 2> slot{};   // by MemoryTier
   Place place;                      // meaningful when on_disk
   SectionEntry* entries = nullptr;  // [kv_heads], behind this record

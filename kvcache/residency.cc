@@ -35,6 +35,7 @@ struct Residency::Counted {
       c.memory_pages[i] += one;
       c.memory_bytes[i] += bytes;
     }
+    if (page->slot[1] != nullptr && !page->on_disk) c.host_only_pages += one;
     if (page->on_disk) {
       c.disk_pages += one;
       c.disk_bytes += bytes;
@@ -188,6 +189,9 @@ void Residency::release(ResidencyLock& lock, Page* page) {
     if (pager_ != nullptr) pager_->drop(lock, page->place);
     page->on_disk = false;
   }
+  if (access_trace_ != nullptr) {
+    access_trace_->record({.stream = page->stream, .kind = AccessKind::kFree, .page = page->index}, {});
+  }
   free_records_.push_back(page);
 }
 
@@ -279,6 +283,14 @@ void Residency::restore(ResidencyLock& lock, Page* page, uint8_t* slot, uint32_t
   std::copy(entries.begin(), entries.end(), page->entries);
   page->rope_epoch = rope_epoch;
   set_slot(lock, page, seal_tier(), slot);
+  if (access_trace_ != nullptr) {
+    access_trace_->record({.stream = page->stream,
+                           .kind = AccessKind::kSeal,
+                           .layer = page->layer,
+                           .page = page->index,
+                           .bytes = page->bytes},
+                          {});
+  }
   if (pager_ != nullptr) pager_->sealed(lock);
 }
 
@@ -287,6 +299,7 @@ void Residency::restore(ResidencyLock& lock, Page* page, uint8_t* slot, uint32_t
 void Residency::set_slot(ResidencyLock&, Page* page, MemoryTier tier, uint8_t* slot) {
   const Counted counted(*this, page);
   page->slot[static_cast<size_t>(tier)] = slot;
+  if (tier == MemoryTier::kHost) eviction_.insert(page);
   for (const auto& table : tables_) {
     const bool has_page =
         table->layer == page->layer && table->pages.size() > page->index && table->pages[page->index] == page;
@@ -300,6 +313,7 @@ void Residency::drop_slot(ResidencyLock& lock, Page* page, MemoryTier tier) {
   const Counted counted(*this, page);
   free_slot(lock, tier, slot, page->bytes);
   slot = nullptr;
+  if (tier == MemoryTier::kHost) eviction_.remove(page, page->refs > 0);
 }
 
 void Residency::set_place(ResidencyLock&, Page* page, const Place& place) {
@@ -324,7 +338,11 @@ PageState Residency::state_of(const Page& page, MemoryTier tier) const {
 }
 
 std::span<Page* const> Residency::choose(ResidencyLock&, MemoryTier tier, PageState wanted,
-                                         uint32_t max_pages, uint32_t window) {
+                                         uint32_t max_pages, uint32_t window, uint32_t looks) {
+  // A flush writes everything: then the order on disk counts, not who leaves memory.
+  if (tier == MemoryTier::kHost && eviction_.active() && window != UINT32_MAX) {
+    return choose_by_policy(wanted, max_pages, looks);
+  }
   states_.clear();
   snapshots_.clear();
   for (const auto& table : tables_) {

@@ -12,7 +12,9 @@
 #include <span>
 #include <vector>
 
+#include "kvcache/access_trace.h"
 #include "kvcache/budget.h"
+#include "kvcache/eviction.h"
 #include "kvcache/page_table.h"
 #include "kvcache/pager.h"
 #include "kvcache/policy.h"
@@ -29,11 +31,23 @@ inline constexpr uint32_t kChoiceWindow = 128;
 inline constexpr size_t kRecordBlockBytes = size_t{64} << 10;
 inline constexpr size_t kFirstTablePages = 64;
 
+// Pages that a step attended: those of `pages` whose bits are set in `wanted`.
+struct PageUse {
+  std::span<Page* const> pages;  // at most 16
+  uint32_t wanted;
+  uint32_t guarded;             // bit i: a sink, or in the window that is always attended
+  std::span<const float> mass;  // of the wanted pages in order: their attention, summed over queries and
+                                // heads; empty: all the same
+  uint64_t step;
+  uint64_t tokens;  // of the sequence in this step
+};
+
 struct ResidencyCounts {
   uint64_t pages = 0;  // sealed and not lost
   uint64_t page_bytes = 0;
   std::array<uint64_t, 2> memory_pages{};  // by MemoryTier
   std::array<uint64_t, 2> memory_bytes{};
+  uint64_t host_only_pages = 0;  // in host memory without a copy on disk
   uint64_t disk_pages = 0;
   uint64_t disk_bytes = 0;
   uint64_t lost_pages = 0;  // ever
@@ -108,11 +122,25 @@ class Residency {
   // Forgets the disk copy; the page is lost when that was its last place.
   void drop_place(ResidencyLock& lock, Page* page);
 
-  // The pages of `tier` that leave it first, among the newest `window` in memory of each table. The span is
-  // good until the lock is released.
+  // The pages of `tier` that leave it first: of the device, and of the host where the newest go first, among
+  // the newest `window` in memory of each table (UINT32_MAX: for a flush); else by the policy, which looks at
+  // `looks` pages. The span is good until the lock is released.
   std::span<Page* const> choose(ResidencyLock& lock, MemoryTier tier, PageState wanted, uint32_t max_pages,
-                                uint32_t window = kChoiceWindow);
+                                uint32_t window = kChoiceWindow, uint32_t looks = UINT32_MAX);
   bool has_room(ResidencyLock& lock, MemoryTier tier, uint32_t bytes) const;
+
+  // ---- eviction from host memory ----
+  // Before any page. kAuto counts as newest first.
+  void set_eviction(Eviction kind);
+  // False where the newest pages go first.
+  bool evicts_by_policy() const { return eviction_.active(); }
+  // May be null; outlives this.
+  void set_access_trace(AccessTrace* trace) { access_trace_ = trace; }
+  // Whether `used` has an effect.
+  bool watches_use() const { return eviction_.active() || access_trace_ != nullptr; }
+  void used(ResidencyLock& lock, const PageUse& use);
+  // A host slot for a page that was read, in exchange for one that the policy values less; or nullptr.
+  uint8_t* exchange_slot(ResidencyLock& lock, const Page& page);
 
   const ResidencyCounts& counts(ResidencyLock&) const { return counts_; }
 
@@ -126,6 +154,9 @@ class Residency {
   Status make_room(ResidencyLock& lock, MemoryTier tier, uint32_t bytes, const char* what);
   Status add_records(ResidencyLock& lock);
   PageState state_of(const Page& page, MemoryTier tier) const;
+  std::span<Page* const> choose_by_policy(PageState wanted, uint32_t max_pages, uint32_t looks);
+  Page* clean_victim();
+  void record_pages(const PageUse& use);
 
   std::mutex mutex_;
   Budget& host_budget_;
@@ -141,6 +172,9 @@ class Residency {
   std::vector<PageState> states_;  // of the last choose
   std::vector<TableSnapshot> snapshots_;
   uint64_t next_table_ = 1;
+  EvictionQueues eviction_;
+  AccessTrace* access_trace_ = nullptr;
+  Page* chosen_ = nullptr;  // of the last choose_by_policy
   ResidencyCounts counts_;
 };
 

@@ -138,15 +138,23 @@ bool Mover::load_done(LoadId id) {
   return loads_[id.value].state == Load::State::kDone;
 }
 
-// Room may have come back since the pages were dropped: then they stay.
+// Room may have come back since the pages were dropped: then they stay. So do those that the policy values
+// more than what is there.
 void Mover::promote(Load& load) {
-  for (uint32_t i = 0; i < load.count && !memory_is_short(context_.host_budget); ++i) {
+  for (uint32_t i = 0; i < load.count; ++i) {
+    const bool short_of_room = memory_is_short(context_.host_budget);
+    if (short_of_room && !context_.residency.evicts_by_policy()) return;
     Page* page = load.pages[i];
     uint8_t* slot = nullptr;
     {
       ResidencyLock lock = context_.residency.lock();
       const bool wanted = load.bytes[i] != nullptr && page->refs > 0 && page->memory() == nullptr;
-      if (wanted) slot = context_.residency.try_slot(lock, MemoryTier::kHost, page->bytes);
+      if (!wanted) continue;
+      if (!short_of_room) slot = context_.residency.try_slot(lock, MemoryTier::kHost, page->bytes);
+      if (slot == nullptr) {
+        slot = context_.residency.exchange_slot(lock, *page);
+        if (slot != nullptr) counts_.dropped_pages.fetch_add(1, std::memory_order_relaxed);
+      }
     }
     if (slot == nullptr) continue;
     std::memcpy(slot, load.bytes[i], page->bytes);

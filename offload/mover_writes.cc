@@ -14,7 +14,16 @@ namespace {
 
 constexpr uint32_t kMaxFailures = 3;  // failed writes in a row after which only those who wait try again
 
+// Early copies see to it that this many pages that leave next have one.
+constexpr uint32_t kEarlyLooks = 1024;
+
 constexpr uint64_t kPaddingShare = 64;  // of an early copy at most this part may be padding
+
+uint32_t smallest_page_bytes(const CacheConfig& config) {
+  uint32_t bytes = UINT32_MAX;
+  for (const LayerConfig& layer : config.layer) bytes = std::min(bytes, layer.layout.bytes);
+  return bytes;
+}
 
 }  // namespace
 
@@ -25,35 +34,39 @@ bool Mover::wants_write(ResidencyLock&) const {
 
 std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   budget_spent_ = false;
+  const bool early = !write_wanted_ && !flushing_;
   const uint32_t window = flushing_ ? UINT32_MAX : kChoiceWindow;
-  const auto most_pages = static_cast<uint32_t>(layout_.write_bytes / kPlaceAlign);
+  const uint32_t looks = early ? kEarlyLooks : UINT32_MAX;
+  // One more than a write holds tells that it is full.
+  const auto most_pages =
+      1 + static_cast<uint32_t>(layout_.write_bytes / smallest_page_bytes(context_.config));
   const std::span<Page* const> chosen =
-      context_.residency.choose(lock, MemoryTier::kHost, PageState::kDirty, most_pages, window);
+      context_.residency.choose(lock, MemoryTier::kHost, PageState::kDirty, most_pages, window, looks);
   if (chosen.empty()) return {};
-  // From the newest back, as many as one write takes and the open extent has room for; they go down in
-  // position order.
+  // As many as one write takes and the open extent has room for: from the newest back where the newest go
+  // first, else from the policy's choice on. They go down in position order.
+  const bool from_front = context_.residency.evicts_by_policy();
   std::vector<Page*> pages;
   uint64_t bytes = 0;
-  const Page& newest = *chosen.back();
-  const Tier::Room room = tier_->put_room({newest.stream, newest.layer}, newest.bytes);
+  const Page& leader = from_front ? *chosen.front() : *chosen.back();
+  const Tier::Room room = tier_->put_room({leader.stream, leader.layer}, leader.bytes);
   // Early copies leave half of the bucket to those who need room.
-  const bool early = !write_wanted_ && !flushing_;
   const uint64_t allowed = write_budget_.available(context_.clock.now()) / (early ? 2 : 1);
   const uint64_t most_bytes = std::min({layout_.write_bytes, room.bytes, run_align_down(allowed)});
   tier_full_ = room.pages == 0;
-  budget_spent_ = allowed < run_align_up(newest.bytes);
+  budget_spent_ = allowed < run_align_up(leader.bytes);
   bool full = false;
-  for (size_t i = chosen.size(); i > 0 && pages.size() < room.pages; --i) {
-    Page* page = chosen[i - 1];
+  for (size_t i = 0; i < chosen.size() && pages.size() < room.pages; ++i) {
+    Page* page = chosen[from_front ? i : chosen.size() - 1 - i];
     full = bytes + page->bytes > most_bytes;
-    if (full || page->stream != newest.stream) break;
+    if (full || page->stream != leader.stream) break;
     bytes += page->bytes;
     pages.push_back(page);
   }
   // Nobody waits for an early copy: until a run is full or fills its blocks well, more pages may join it.
   const uint64_t padding = run_align_up(bytes) - bytes;
   if (early && !full && padding > bytes / kPaddingShare) return {};
-  std::reverse(pages.begin(), pages.end());
+  if (!from_front) std::reverse(pages.begin(), pages.end());
   for (Page* page : pages) {
     page->writing = true;
     context_.residency.pin(lock, page);

@@ -165,6 +165,8 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.store_path = c_string(options_.store_path);
   out.store_budget = options_.store_path.empty() ? 0 : options_.store_budget;
   std::copy(options_.fingerprint.begin(), options_.fingerprint.end(), out.model_fingerprint);
+  out.access_trace_path = c_string(options_.access_trace_path);
+  out.eviction = options_.eviction;
   const bool selects = options.prefill.kind != QUIRE_SELECT_NONE || options.select.kind != QUIRE_SELECT_NONE;
   out.digests = selects ? 1 : 0;
   quire_cache* handle = nullptr;

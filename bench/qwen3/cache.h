@@ -33,6 +33,8 @@ struct CacheOptions {
   std::array<uint64_t, 2> fingerprint{};  // of the model (fingerprint.h), for the store
   SelectionOptions prefill;               // how chunks of a prompt attend
   SelectionOptions select;                // how tokens that are written or scored do
+  std::string access_trace_path;          // empty: none
+  quire_eviction eviction = QUIRE_EVICT_AUTO;
 };
 
 // The levels of one codec that has codebooks: one per code, ascending within -127..127.

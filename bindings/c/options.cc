@@ -108,6 +108,13 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   if (options.store_path != nullptr) out.store_path = options.store_path;
   out.store_budget = options.store_budget;
   out.model_fingerprint = {options.model_fingerprint[0], options.model_fingerprint[1]};
+  if (options.access_trace_path != nullptr) out.access_trace_path = options.access_trace_path;
+  if (options.zero != 0) return invalid("quire_options.zero is not zero; call quire_options_init");
+  if (options.eviction > QUIRE_EVICT_FREQUENCY) {
+    return invalid("eviction is " + std::to_string(options.eviction) +
+                   "; use QUIRE_EVICT_AUTO, _NEWEST, _LRU, _S3FIFO, _MASS or _FREQUENCY");
+  }
+  out.eviction = static_cast<Eviction>(options.eviction);
   Result<const Kernels*> kernels = select_kernels(std::getenv("QUIRE_ISA"));
   if (!kernels.ok()) return kernels.status();
   out.kernels = *kernels;

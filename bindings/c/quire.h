@@ -153,6 +153,19 @@ typedef struct quire_layer_options {
   uint64_t reserved[8];
 } quire_layer_options;
 
+/* Which pages leave host memory first, and which of those that were read stay in it. */
+typedef enum quire_eviction QUIRE_ENUM {
+  /* NEWEST, or with digests = 1 FREQUENCY: what bench/README.md measures to be best. */
+  QUIRE_EVICT_AUTO = 0,
+  QUIRE_EVICT_NEWEST =
+      1, /* the newest pages, of idle sequences first; nothing comes back unless there is room */
+  QUIRE_EVICT_LRU = 2,    /* least recently attended */
+  QUIRE_EVICT_S3FIFO = 3, /* two queues: what is attended once leaves soon */
+  QUIRE_EVICT_MASS = 4,   /* as FREQUENCY, weighed by the attention that pages held */
+  QUIRE_EVICT_FREQUENCY =
+      5 /* least often attended, old uses counting less; keeps a fixed set under scans, too */
+} quire_eviction;
+
 /* Runs fn(arg, i) for every i in [0, n), on any threads, and returns when all have returned. */
 typedef void (*quire_parallel_for)(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), void* arg);
 
@@ -209,7 +222,12 @@ typedef struct quire_options {
   /* 128 bits that tell the model apart from every other: of its weights and of all else that keys and values
    * follow from (rope, attention that selects in prefill). Required with store_path: not zero. */
   uint64_t model_fingerprint[2];
-  uint64_t reserved[3];
+  quire_eviction eviction; /* of host memory; sinks and the window of a selection leave last. Default AUTO */
+  uint32_t zero;
+  /* NULL, or a file for quire-trace: which pages each step attended. Kept in memory until quire_close, beside
+   * the budgets: at most 112 MiB, the first million events. */
+  const char* access_trace_path;
+  uint64_t reserved[1];
 } quire_options;
 
 QUIRE_API_VOID void quire_options_init(quire_options* options);

@@ -58,6 +58,7 @@ void Simulation::choose_world() {
                        LayerConfig{kCodecs[codec], kCodecs[codec], {}, {}, {}, {}, 0, {}, {}, {}, {}});
   turns_per_thousand_ = static_cast<uint32_t>(random_.between(0, 300));
   if (random_.chance(200)) device_budget_ = uint64_t{64} << 10;
+  eviction_ = static_cast<Eviction>(random_.between(1, kEvictions.size() - 1));
   nvme_budget_ = random_.chance(750) ? uint64_t{4} << 20 : random_.between(4, 10) * (uint64_t{128} << 10);
 }
 
@@ -100,6 +101,7 @@ EngineOptions Simulation::options_of(bool simulated) {
   options.mover_drive = MoverDrive::kCallers;
   options.device_budget = device_budget_;
   options.nvme_budget = nvme_budget_;
+  options.eviction = eviction_;
   options.nvme_path = "/tmp";
   options.io_deadline = std::chrono::milliseconds(50);
   options.open_io = [this](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {

@@ -112,6 +112,7 @@ class Simulation {
   uint64_t host_budget_ = 0;
   uint64_t device_budget_ = 0;
   uint64_t nvme_budget_ = 0;
+  Eviction eviction_ = Eviction::kNewestFirst;
   bool lossless_ = false;
   double tolerance_ = 0;
   uint32_t turns_per_thousand_ = 0;  // chance that the mover gets a turn inside a computation

@@ -22,7 +22,7 @@ LAYERS = ["quant", "kvcache", "offload", "bindings"]
 # What users include, and so the only headers of the library that bench/ and the examples may include.
 PUBLIC_HEADERS = {"bindings/c/quire.h", "bindings/cpp/quire.hpp"}
 # Measure kernels alone, which the public API does not show.
-KERNEL_BENCHMARKS = ("bench/gpu/", "bench/micro/", "bench/peers/", "bench/tier/")
+KERNEL_BENCHMARKS = ("bench/gpu/", "bench/micro/", "bench/peers/", "bench/tier/", "bench/trace/")
 # Files that stand on public headers alone: they are installed, or show what an embedder writes.
 STANDALONE = {"bindings/c/quire.h", "bindings/cpp/quire.hpp", "bindings/c/example.c", "bindings/cpp/example.cpp"}
 

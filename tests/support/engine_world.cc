@@ -60,6 +60,8 @@ EngineOptions engine_options(const World& world) {
   options.open_io = world.open_io;
   options.threads = world.threads;
   options.trace_path = world.trace_path;
+  options.access_trace_path = world.access_trace_path;
+  options.eviction = world.eviction;
   options.device.lazy = world.lazy_device;
   options.kernels = world.kernels != nullptr ? world.kernels : &best_kernels();
   return options;

@@ -38,6 +38,8 @@ struct World {
   uint32_t threads = 2;
   bool lazy_device = false;
   std::string trace_path;
+  std::string access_trace_path;
+  Eviction eviction = Eviction::kAuto;
   const Kernels* kernels = nullptr;  // nullptr: the best of this machine
   bool digests = false;
   Selection selection;        // of every attend

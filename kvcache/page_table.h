@@ -22,7 +22,7 @@ namespace quire {
 enum class MemoryTier : uint8_t { kDevice = 0, kHost = 1 };
 inline constexpr std::array<MemoryTier, 2> kMemoryTiers{MemoryTier::kDevice, MemoryTier::kHost};
 
-struct Page : EvictionNode {
+struct Page {
   std::array<uint8_t*, 2> slot{};   // by MemoryTier
   Place place;                      // meaningful when on_disk
   SectionEntry* entries = nullptr;  // [kv_heads], behind this record
@@ -40,6 +40,18 @@ struct Page : EvictionNode {
   uint8_t* memory() const { return slot[0] != nullptr ? slot[0] : slot[1]; }
   bool lost() const { return memory() == nullptr && !on_disk; }
 };
+
+// What an eviction policy keeps of a page lies in front of its record, where there is a policy
+// (Residency::record_bytes).
+static_assert(sizeof(EvictionNode) % alignof(Page) == 0);
+inline EvictionNode* node_of(Page* page) { return reinterpret_cast<EvictionNode*>(page) - 1; }
+inline const EvictionNode& node_of(const Page& page) {
+  return reinterpret_cast<const EvictionNode*>(&page)[-1];
+}
+inline Page* page_of(EvictionNode* node) {
+  return node == nullptr ? nullptr : reinterpret_cast<Page*>(node + 1);
+}
+inline const Page& page_of(const EvictionNode& node) { return *reinterpret_cast<const Page*>(&node + 1); }
 
 // The sealed pages of one (sequence, layer), in position order.
 struct PageTable {

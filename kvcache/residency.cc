@@ -125,9 +125,9 @@ Status Residency::grow(ResidencyLock& lock, PageTable* table, size_t pages) {
 
 // ---- records ----
 
-// A page, its checksums, its digests.
+// A page, its checksums, its digests; what the policy keeps of it.
 size_t Residency::record_bytes() const {
-  const size_t bytes = sizeof(Page) + kv_heads_ * (sizeof(SectionEntry) + digest_bytes_);
+  const size_t bytes = node_bytes() + sizeof(Page) + kv_heads_ * (sizeof(SectionEntry) + digest_bytes_);
   return (bytes + alignof(Page) - 1) / alignof(Page) * alignof(Page);
 }
 
@@ -150,7 +150,7 @@ Status Residency::add_records(ResidencyLock& lock) {
   const size_t count = record_block_bytes() / stride;
   free_records_.reserve(free_records_.size() + count + record_blocks_.size() * count);
   for (size_t i = 0; i < count; ++i) {
-    free_records_.push_back(reinterpret_cast<Page*>(block->data() + i * stride));
+    free_records_.push_back(reinterpret_cast<Page*>(block->data() + i * stride + node_bytes()));
   }
   record_blocks_.push_back(std::move(*block));
   return {};
@@ -164,6 +164,7 @@ Result<Page*> Residency::new_page(ResidencyLock& lock, const PageTable& table, u
   void* memory = free_records_.back();
   free_records_.pop_back();
   Page* page = new (memory) Page();
+  if (eviction_.active()) new (node_of(page)) EvictionNode();
   page->entries = reinterpret_cast<SectionEntry*>(page + 1);
   if (has_digests()) page->digests = reinterpret_cast<uint8_t*>(page->entries + kv_heads_);
   page->refs = 1;
@@ -299,7 +300,7 @@ void Residency::restore(ResidencyLock& lock, Page* page, uint8_t* slot, uint32_t
 void Residency::set_slot(ResidencyLock&, Page* page, MemoryTier tier, uint8_t* slot) {
   const Counted counted(*this, page);
   page->slot[static_cast<size_t>(tier)] = slot;
-  if (tier == MemoryTier::kHost) eviction_.insert(page);
+  if (tier == MemoryTier::kHost && eviction_.active()) eviction_.insert(node_of(page));
   for (const auto& table : tables_) {
     const bool has_page =
         table->layer == page->layer && table->pages.size() > page->index && table->pages[page->index] == page;
@@ -313,7 +314,7 @@ void Residency::drop_slot(ResidencyLock& lock, Page* page, MemoryTier tier) {
   const Counted counted(*this, page);
   free_slot(lock, tier, slot, page->bytes);
   slot = nullptr;
-  if (tier == MemoryTier::kHost) eviction_.remove(page, page->refs > 0);
+  if (tier == MemoryTier::kHost && eviction_.active()) eviction_.remove(node_of(page), page->refs > 0);
 }
 
 void Residency::set_place(ResidencyLock&, Page* page, const Place& place) {

@@ -147,6 +147,7 @@ class Residency {
  private:
   struct Counted;
   Result<Page*> new_page(ResidencyLock& lock, const PageTable& table, uint32_t index, uint32_t bytes);
+  size_t node_bytes() const { return eviction_.active() ? sizeof(EvictionNode) : 0; }
   size_t record_bytes() const;
   void release(ResidencyLock& lock, Page* page);
   void unref(ResidencyLock& lock, Page* page);

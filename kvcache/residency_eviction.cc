@@ -11,9 +11,6 @@ namespace {
 // Nodes that an exchange looks at, which saves one read and no more.
 constexpr uint32_t kMostLooks = 256;
 
-Page* page_of(EvictionNode* node) { return static_cast<Page*>(node); }
-const Page& page_of(const EvictionNode& node) { return static_cast<const Page&>(node); }
-
 // The table that has the page at its index; a page outlives the table that sealed it where a fork shares it.
 const PageTable* table_of(std::span<const std::unique_ptr<PageTable>> tables, const Page* page) {
   const auto found = std::ranges::find_if(tables, [page](const auto& table) {
@@ -61,11 +58,12 @@ void Residency::record_pages(const PageUse& use) {
 
 void Residency::used(ResidencyLock&, const PageUse& use) {
   if (access_trace_ != nullptr) record_pages(use);
+  if (!eviction_.active()) return;
   size_t next = 0;
   for (uint32_t left = use.wanted; left != 0; left &= left - 1, ++next) {
     const auto i = static_cast<uint32_t>(std::countr_zero(left));
     const double mass = use.mass.empty() ? 1.0 : static_cast<double>(use.mass[next]);
-    eviction_.use(use.pages[i], mass, use.step, (use.guarded >> i & 1U) != 0);
+    eviction_.use(node_of(use.pages[i]), mass, use.step, (use.guarded >> i & 1U) != 0);
   }
 }
 
@@ -91,7 +89,7 @@ std::span<Page* const> Residency::choose_by_policy(PageState wanted, uint32_t ma
   const PageTable* table = wanted == PageState::kDirty ? table_of(tables_, page) : nullptr;
   if (table == nullptr || max_pages == 1) return {&chosen_, 1};
   const auto joins = [&](size_t i) {
-    return may(*table->pages[i]) && table->pages[i]->stream == page->stream;
+    return may(node_of(*table->pages[i])) && table->pages[i]->stream == page->stream;
   };
   size_t begin = page->index;
   size_t end = begin + 1;
@@ -104,7 +102,8 @@ uint8_t* Residency::exchange_slot(ResidencyLock& lock, const Page& page) {
   if (!eviction_.active() || pools_[0] != nullptr) return nullptr;
   Page* victim = clean_victim();
   // Slots go by size: one of another would not serve.
-  if (victim == nullptr || victim->bytes != page.bytes || !eviction_.admits(page, *victim)) return nullptr;
+  if (victim == nullptr || victim->bytes != page.bytes || !eviction_.admits(node_of(page), node_of(*victim)))
+    return nullptr;
   drop_slot(lock, victim, MemoryTier::kHost);
   return try_slot(lock, MemoryTier::kHost, page.bytes);
 }

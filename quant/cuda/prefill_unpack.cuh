@@ -83,13 +83,15 @@ __device__ __forceinline__ Unit unpack_levels(const PackedCodes& packed, uint32_
 struct BytePairs {
   uint32_t even;  // of bytes 0 and 2: the row's above that of the row before
   uint32_t odd;
-  __device__ __forceinline__ BytePairs(uint32_t before, uint32_t word)
-      : even(__byte_perm(before, word, 0x6240U)), odd(__byte_perm(before, word, 0x7351U)) {}
   // The fields of `mask` that start at bit `shift` of byte e's pair.
   __device__ __forceinline__ uint32_t field(uint32_t e, uint32_t shift, uint32_t mask) const {
     return (e % 2 == 0 ? even : odd) >> (shift + e / 2 * 16) & mask;
   }
 };
+
+__device__ __forceinline__ BytePairs byte_pairs(uint32_t before, uint32_t word) {
+  return {__byte_perm(before, word, 0x6240U), __byte_perm(before, word, 0x7351U)};
+}
 
 template <uint32_t kBits>
 __device__ __forceinline__ Unit unpack_trellis(const PackedCodes& packed, const int8_t* levels,
@@ -110,7 +112,7 @@ __device__ __forceinline__ Unit unpack_trellis(const PackedCodes& packed, const 
   Unit unit;
 #pragma unroll
   for (int t = 0; t < 4; ++t) {
-    const BytePairs pairs(component(before, t), component(words, t));
+    const BytePairs pairs = byte_pairs(component(before, t), component(words, t));
     uint32_t levels_of[2];
 #pragma unroll
     for (uint32_t q = 0; q < 2; ++q) {

@@ -35,7 +35,8 @@ __device__ __forceinline__ void attend_section(const WarpContext& w, const Secti
     accumulate(w, ref, group, scores, rows);
   }
   if (w.args.format.value.family == CodecFamily::kRotated) {
-    add_means(w, value_meta(w, ref) + w.args.format.shape.tokens, ref.value_param, rows);
+    add_means(w, value_meta(w, ref) + w.args.format.shape.tokens,
+              step_approx(static_cast<int16_t>(ref.value_param >> 16)), rows);
   }
 }
 

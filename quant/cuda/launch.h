@@ -147,7 +147,7 @@ constexpr uint32_t run_count(const AttendArgs& args) {
 // For a few rows: the warps of a block share a run.
 [[nodiscard]] cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream);
 // For many rows: the warps of a block read the same sections for rows of their own. Over rotated and trellis
-// codecs in pages of 64 tokens weights have 8 bits here (kAttendErrorBoundTiles).
+// codecs in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles).
 [[nodiscard]] cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream);
 
 // Merges `count` partials of each kv head in their order: o, m and l of [kv_heads][rows] with o divided by l.
@@ -184,7 +184,7 @@ struct CopyArgs {
 // floats are multiplied as two bf16 each.
 inline constexpr double kAttendErrorBoundFolded = 2e-4;
 inline constexpr double kAttendErrorBoundFloats = 5e-5;
-inline constexpr double kAttendErrorBoundTiles =
-    1.5e-2;  // of single rows over few tokens; mostly a third of it
+// Of single rows over few tokens; mostly a third of it.
+inline constexpr double kAttendErrorBoundTiles = 2e-2;
 
 }  // namespace quire::cuda

@@ -40,6 +40,9 @@ struct Operands {
 constexpr bool looked_up(CodecId id) {
   return id == CodecId::kRot4 || id == CodecId::kRot3 || id == CodecId::kRot2;
 }
+constexpr bool is_trellis(CodecId id) { return find_codec(id)->family == CodecFamily::kTrellis; }
+// Codecs in rotated space: levels with a sign, scales per token, means of the section.
+constexpr bool has_levels(CodecId id) { return looked_up(id) || is_trellis(id); }
 constexpr uint32_t bits_of(CodecId id) { return find_codec(id)->bits; }
 constexpr uint32_t levels_word(uint32_t bits, uint32_t first) {
   const LevelTable table = level_table(bits);
@@ -145,11 +148,11 @@ __device__ __forceinline__ float key_centre(uint32_t bits) {
 }
 template <CodecId kId>
 constexpr int value_centre() {
-  return bits_of(kId) == 8 || looked_up(kId) ? 0 : 1 << (bits_of(kId) - 1);
+  return bits_of(kId) == 8 || has_levels(kId) ? 0 : 1 << (bits_of(kId) - 1);
 }
 // Levels and 8-bit codes have a sign, others have none.
 template <CodecId kId>
-using OperandSign = std::conditional_t<bits_of(kId) == 8 || looked_up(kId), SignedBytes, UnsignedBytes>;
+using OperandSign = std::conditional_t<bits_of(kId) == 8 || has_levels(kId), SignedBytes, UnsignedBytes>;
 
 // Eight integers of 16 bits as two operands of bytes each, the upper and the lower halves.
 template <bool kLookedUp>

@@ -30,7 +30,10 @@ struct StagedForm {
   // One is computed from, the others are under way: more where they are small.
   static constexpr uint32_t kSlots = bits_of(kKey) == 8 || bits_of(kValue) == 8 ? 2 : 3;
   // Of the side that a warp is at: scales of its tokens, midpoints where there are any.
-  static constexpr uint32_t kScales = (looked_up(kKey) && looked_up(kValue) ? 1 : 2) * kStagedTokens;
+  static constexpr uint32_t kScales = (has_levels(kKey) && has_levels(kValue) ? 1 : 2) * kStagedTokens;
+  // Bytes of levels in shared memory, of keys and of values.
+  static constexpr uint32_t kKeyTable = is_trellis(kKey) ? kTrellisLevels : 0;
+  static constexpr uint32_t kTables = kKeyTable + (is_trellis(kValue) ? kTrellisLevels : 0);
   static constexpr uint32_t kSlotBytes =
       kKeyCodes + kKeyMeta > kValueCodes + kValueMeta ? kKeyCodes + kKeyMeta : kValueCodes + kValueMeta;
 };

@@ -162,6 +162,21 @@ constexpr size_t slots_bytes() {
   return kSlotsOfAll > kStates ? kSlotsOfAll : kStates;
 }
 
+// Levels of trellis codecs, of keys and then of values; there after a barrier.
+template <typename Form>
+__device__ __forceinline__ const int8_t* fill_tables(Smem& shared) {
+  if constexpr (Form::kTables == 0) {
+    return nullptr;
+  } else {
+    auto* tables = shared.take<int8_t>(Form::kTables);
+    const uint32_t bits = threadIdx.x < Form::kKeyTable ? bits_of(Form::kKey) : bits_of(Form::kValue);
+    static_assert(Form::kTables <= kStagedWarps * kWarpLanes);
+    if (threadIdx.x < Form::kTables)
+      tables[threadIdx.x] = kTrellisTables.levels[bits - 1][threadIdx.x % kTrellisLevels];
+    return tables;
+  }
+}
+
 template <typename Form, int kTiles, int kBlocksPerProcessor>
 __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
     staged_kernel(const __grid_constant__ AttendArgs args, uint32_t nothing) {
@@ -176,6 +191,7 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
   uint32_t* query_words = shared.take<uint32_t>(StagedQueries<Form, kTiles>::kWords);
   float* scales = shared.take<float>(kStagedWarps * Form::kScales) + size_t{warp} * Form::kScales;
   auto* all_slots = shared.take<uint8_t>(slots_bytes<Form, kTiles>());
+  const int8_t* tables = fill_tables<Form>(shared);
 
   const uint32_t begin = blockIdx.x * args.run_sections;
   const uint32_t end = min(begin + args.run_sections, args.section_count);
@@ -185,8 +201,9 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
 
   const float* q = args.q + (size_t{head} * args.rows + first_row) * Form::kDim;
   const WarpContext w{args, q, args.rows - first_row - 1, this_lane()};
-  const LevelWords<Form::kKey> key_levels = level_words<Form::kKey>(nothing);
-  const LevelWords<Form::kValue> value_levels = level_words_beside<Form::kValue>(key_levels, nothing);
+  const LevelWords<Form::kKey> key_levels = level_words<Form::kKey>(nothing, tables);
+  const LevelWords<Form::kValue> value_levels =
+      level_words_beside<Form::kValue>(key_levels, nothing, tables + Form::kKeyTable);
   RowState<Form::kBlocks> rows[kTiles];
   clear_rows(rows);
   StagedQueries<Form, kTiles> queries;
@@ -222,15 +239,16 @@ cudaError_t launch_staged(const AttendArgs& args, cudaStream_t stream) {
   const dim3 grid(run_count(args), args.kv_heads, (args.rows + kRows - 1) / kRows);
   constexpr size_t kFloats =
       2 * kStagedWarps * kRows + StagedQueries<Form, kTiles>::kWords + kStagedWarps * Form::kScales;
-  return launch(
-      {grid, kStagedWarps * kWarpLanes, kFloats * sizeof(float) + slots_bytes<Form, kTiles>(), stream},
-      staged_kernel<Form, kTiles, kBlocksPerProcessor>, args, 0U);
+  return launch({grid, kStagedWarps * kWarpLanes,
+                 kFloats * sizeof(float) + slots_bytes<Form, kTiles>() + Form::kTables, stream},
+                staged_kernel<Form, kTiles, kBlocksPerProcessor>, args, 0U);
 }
 
 // Two tiles of rows share what is done per section, where there are that many rows and registers.
 template <CodecId kKey, CodecId kValue, int kBlocks>
 cudaError_t attend_pair_dim(const AttendArgs& args, cudaStream_t stream) {
   using Form = StagedForm<kKey, kValue, kBlocks>;
+  // One of a trellis is a loop of look-ups: nothing is left for a second tile.
   constexpr bool kLookedUp = looked_up(kKey) && looked_up(kValue);
   constexpr bool kTwoPlanes = bits_of(kKey) == 3 || bits_of(kValue) == 3;
   if constexpr (kBlocks <= 2 || (kLookedUp && !kTwoPlanes)) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quant/cuda/staged_form.cuh"
+#include "quant/cuda/trellis_operands.cuh"
 
 namespace quire::cuda {
 
@@ -17,6 +18,7 @@ template <CodecId kId>
 struct LevelWords {
   uint32_t low[2];
   uint32_t high[2];
+  const int8_t* table;  // of a trellis: [64] in shared memory
 };
 static_assert(kRot4Levels[0] - 1 >= -128 && kRot4Levels[7] < 0 && kRot4Levels[8] >= 0);
 
@@ -29,8 +31,9 @@ constexpr uint32_t level_word(uint32_t bits, uint32_t first, int add) {
   return packed;
 }
 template <CodecId kId>
-__device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing) {
+__device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing, const int8_t* table) {
   LevelWords<kId> words{};
+  words.table = table;
   if constexpr (looked_up(kId)) {
     constexpr uint32_t kBits = bits_of(kId);
     constexpr int kAdd = kId == CodecId::kRot4 ? -1 : 0;
@@ -47,11 +50,11 @@ __device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing) {
 // The same registers where the other side has the same codec.
 template <CodecId kId, CodecId kOther>
 __device__ __forceinline__ LevelWords<kId> level_words_beside(const LevelWords<kOther>& other,
-                                                              uint32_t nothing) {
+                                                              uint32_t nothing, const int8_t* table) {
   if constexpr (kId == kOther) {
     return other;
   } else {
-    return level_words<kId>(nothing);
+    return level_words<kId>(nothing, table);
   }
 }
 
@@ -73,7 +76,8 @@ struct StagedWords {
 template <CodecId kId, uint32_t kReduction, uint32_t kLanes>
 class StagedCodes {
  public:
-  __device__ __forceinline__ StagedCodes(const uint8_t* codes, Lane at) : codes_(codes) {
+  __device__ __forceinline__ StagedCodes(const uint8_t* codes, Lane at, const LevelWords<kId>&)
+      : codes_(codes) {
     const uint32_t row = kBits == 8 ? 2 * at.i : kBits == 4 ? at.i : at.i / 2;
     mine_ = (row * kLanes + 4 * at.g) * 4 ^ row_mix<kBits>(row);
     high_ = 16 * at.g;
@@ -103,6 +107,49 @@ class StagedCodes {
   uint32_t high_;
 };
 
+// The same of a trellis, whose words are of use with those before them only: what is loaded are operands.
+template <CodecId kId, uint32_t kReduction, uint32_t kLanes>
+class StagedTrellis {
+ public:
+  __device__ __forceinline__ StagedTrellis(const uint8_t* codes, Lane at, const LevelWords<kId>& levels)
+      : codes_(codes), table_(levels.table), at_(at) {}
+  __device__ __forceinline__ Operands load(uint32_t block, uint32_t lane) const {
+    return unpack_trellis<bits_of(kId)>(PackedCodes{codes_, kLanes, kReduction}, table_, block, lane, at_);
+  }
+
+ private:
+  static_assert(row_mix<bits_of(kId)>(1) == 32, "PackedCodes mixes rows in this way");
+  const uint8_t* codes_;
+  const int8_t* table_;
+  Lane at_;
+};
+template <CodecId kId, uint32_t kReduction, uint32_t kLanes>
+using StagedArray = std::conditional_t<is_trellis(kId), StagedTrellis<kId, kReduction, kLanes>,
+                                       StagedCodes<kId, kReduction, kLanes>>;
+
+// sums[tile] = a[tile] * b for one n-tile, plus the sums unless kFresh. Sign: of a.
+template <typename Sign, bool kFresh, typename BSign, int kTiles>
+__device__ __forceinline__ void multiply_tiles(BSign b_sign, const uint32_t (&a)[kTiles][4],
+                                               const uint32_t (&b)[2], int t, int (&sums)[kTiles][4][4]) {
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) {
+    if constexpr (kFresh) {
+      const int from[4] = {0, 0, 0, 0};
+      mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b, from);
+    } else {
+      mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b);
+    }
+  }
+}
+
+template <CodecId kId, typename Sign, bool kFresh, int kTiles>
+__device__ __forceinline__ void multiply_staged(const Operands& operands, const LevelWords<kId>&,
+                                                const uint32_t (&a)[kTiles][4], uint32_t,
+                                                int (&sums)[kTiles][4][4]) {
+#pragma unroll
+  for (int t = 0; t < 4; ++t) multiply_tiles<Sign, kFresh>(SignedBytes{}, a, operands.b[t], t, sums);
+}
+
 // sums[tile][t] = a[tile] * codes for the four n-tiles t, plus the sums unless kFresh. Sign: of a.
 template <CodecId kId, typename Sign, bool kFresh, int kTiles>
 __device__ __forceinline__ void multiply_staged(const StagedWords& words, const LevelWords<kId>& levels,
@@ -111,17 +158,6 @@ __device__ __forceinline__ void multiply_staged(const StagedWords& words, const 
   constexpr uint32_t kBits = bits_of(kId);
   const uint32_t lows[4] = {words.low.x, words.low.y, words.low.z, words.low.w};
   const uint32_t highs[4] = {words.high.x, words.high.y, words.high.z, words.high.w};
-  const auto add = [&](auto b_sign, int t, const uint32_t(&b)[2], auto fresh) {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      if constexpr (decltype(fresh)::value) {
-        const int from[4] = {0, 0, 0, 0};
-        mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b, from);
-      } else {
-        mma_bytes(Sign{}, b_sign, sums[tile][t], a[tile], b);
-      }
-    }
-  };
 #pragma unroll
   for (int t = 0; t < 4; ++t) {
     uint32_t b[2];
@@ -130,10 +166,10 @@ __device__ __forceinline__ void multiply_staged(const StagedWords& words, const 
       const uint32_t turned = word ^ 0x88888888U;
       const uint32_t positive[2] = {permute_bytes(levels.high[0], levels.high[1], turned),
                                     permute_bytes(levels.high[0], levels.high[1], turned >> 16)};
-      add(SignedBytes{}, t, positive, std::bool_constant<kFresh>{});
+      multiply_tiles<Sign, kFresh>(SignedBytes{}, a, positive, t, sums);
       b[0] = permute_bytes(levels.low[0], levels.low[1], word);
       b[1] = permute_bytes(levels.low[0], levels.low[1], word >> 16);
-      add(SignedBytes{}, t, b, std::false_type{});
+      multiply_tiles<Sign, false>(SignedBytes{}, a, b, t, sums);
       continue;
     } else if constexpr (kBits == 8) {
       b[0] = lows[t] ^ 0x80808080U;
@@ -148,7 +184,7 @@ __device__ __forceinline__ void multiply_staged(const StagedWords& words, const 
         b[1] = word >> 4 & 0x0F0F0F0FU;
       }
     }
-    add(OperandSign<kId>{}, t, b, std::bool_constant<kFresh>{});
+    multiply_tiles<Sign, kFresh>(OperandSign<kId>{}, a, b, t, sums);
   }
 }
 

@@ -1,6 +1,9 @@
 // From staged sections to the state of rows: scores, weights, values of all 64 tokens of a section at once.
+// Loops over a trellis are not unrolled where they need not be: its look-ups are so many instructions that
+// they would not stay in the instruction cache.
 #pragma once
 
+#include "quant/cuda/decoded.cuh"
 #include "quant/cuda/key_scores.cuh"
 #include "quant/cuda/staged_product.cuh"
 #include "quant/cuda/value_sums.cuh"
@@ -14,7 +17,11 @@ inline constexpr int kTokensOfThread = 16;  // token 32 (k / 8) + 8 i + k % 8 in
 template <CodecId kId>
 __device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t param, float* scales) {
   const uint32_t token = 2 * (threadIdx.x % kWarpLanes);
-  if constexpr (looked_up(kId)) {
+  if constexpr (is_trellis(kId)) {
+    const uint32_t codes = load_as<uint16_t>(meta + token);
+    store_as<float2>(scales + token, make_float2(trellis_token_scale(param, codes & 0xFFU),
+                                                 trellis_token_scale(param, codes >> 8)));
+  } else if constexpr (has_levels(kId)) {
     const int largest = static_cast<int16_t>(param & 0xFFFFU);
     const uint32_t codes = load_as<uint16_t>(meta + token);
     const auto scale = [&](uint32_t code) {
@@ -34,6 +41,10 @@ __device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t para
   }
   __syncwarp();
 }
+template <CodecId kId>
+__device__ __forceinline__ float staged_mean_step(uint32_t param) {
+  return step_approx(is_trellis(kId) ? trellis_mean_step(param) : static_cast<int16_t>(param >> 16));
+}
 __device__ __forceinline__ void load_spread(const float* scales, int group, uint32_t i, float (&x)[8]) {
   const auto low = load_as<float4>(scales + 32 * group + 8 * i);
   const auto high = load_as<float4>(scales + 32 * group + 8 * i + 4);
@@ -46,7 +57,7 @@ __device__ __forceinline__ void load_spread(const float* scales, int group, uint
 // block's warps share them; else each warp makes its own for every section.
 template <typename Form, int kTiles>
 struct StagedQueries {
-  static constexpr bool kFixed = looked_up(Form::kKey);
+  static constexpr bool kFixed = has_levels(Form::kKey);
   static constexpr uint32_t kWordsOfWarp = kTiles * QueryOperands::words_of_warp(Form::kBlocks);
   static constexpr uint32_t kWords = (kFixed ? 1 : kStagedWarps) * kWordsOfWarp;
 
@@ -85,7 +96,7 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
                                              float (&products)[kTiles][kTokensOfThread]) {
   constexpr CodecId kKey = Form::kKey;
   const uint8_t* meta = slot + Form::kKeyCodes;
-  if constexpr (looked_up(kKey)) {
+  if constexpr (has_levels(kKey)) {
     spread_scales<kKey>(meta, param, scales);
   } else {
 #pragma unroll
@@ -93,27 +104,27 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
       uniform_query<Form::kBlocks>(w, tile, meta, param, bits_of(kKey), queries.tiles[tile]);
     }
   }
-  const StagedCodes<kKey, Form::kDim, kStagedTokens> codes(slot, w.at);
+  const StagedArray<kKey, Form::kDim, kStagedTokens> codes(slot, w.at, levels);
   int means[kTiles][4] = {};
 #pragma unroll
   for (int group = 0; group < 2; ++group) {
-    int sums[kTiles][4][4];
-#pragma unroll
+    int sums[kTiles][4][4] = {};
+#pragma unroll(is_trellis(kKey) ? 1 : Form::kBlocks)
     for (int b = 0; b < Form::kBlocks; ++b) {
-      const StagedWords words = codes.load(static_cast<uint32_t>(b), 32U * static_cast<uint32_t>(group));
+      const auto words = codes.load(static_cast<uint32_t>(b), 32U * static_cast<uint32_t>(group));
       uint32_t a[kTiles][4];
       queries.load(b, a);
-      if (b == 0) {
+      if (!is_trellis(kKey) && b == 0) {
         multiply_staged<kKey, SignedBytes, true>(words, levels, a, w.at.i, sums);
       } else {
         multiply_staged<kKey, SignedBytes, false>(words, levels, a, w.at.i, sums);
       }
-      if constexpr (looked_up(kKey)) {
+      if constexpr (has_levels(kKey)) {
         if (group == 0) multiply_means(w, meta + kStagedTokens, b, a, means);
       }
     }
     float token_scales[8];
-    if constexpr (looked_up(kKey)) load_spread(scales, group, w.at.i, token_scales);
+    if constexpr (has_levels(kKey)) load_spread(scales, group, w.at.i, token_scales);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -121,13 +132,13 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
         const int(&sum)[4] = sums[tile][k % 4];
         float product = static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]);
         if constexpr (kKey == CodecId::kRot4) product += queries.sum[tile];
-        if constexpr (looked_up(kKey)) product *= token_scales[k];
+        if constexpr (has_levels(kKey)) product *= token_scales[k];
         products[tile][8 * group + k] = product;
       }
     }
   }
-  if constexpr (looked_up(kKey)) {
-    const float mean_step = step_approx(static_cast<int16_t>(param >> 16));
+  if constexpr (has_levels(kKey)) {
+    const float mean_step = staged_mean_step<kKey>(param);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       queries.tiles[tile].offset =
@@ -187,7 +198,7 @@ __device__ __forceinline__ WeightOperands quantise_weights(const float* scales, 
   for (int group = 0; group < 2; ++group) {
     float scale[8];
     load_spread(scales, group, i, scale);
-    if constexpr (!looked_up(kValue)) {
+    if constexpr (!has_levels(kValue)) {
       float mid[8];
       load_spread(scales + kStagedTokens, group, i, mid);
 #pragma unroll
@@ -214,7 +225,7 @@ __device__ __forceinline__ WeightOperands quantise_weights(const float* scales, 
     }
     uint32_t upper[2];
     uint32_t lower[2];
-    pack_halves<looked_up(kValue)>(v, upper, lower);
+    pack_halves<has_levels(kValue)>(v, upper, lower);
     operands.a[group][0] = upper[0];
     operands.a[group][1] = lower[0];
     operands.a[group][2] = upper[1];
@@ -251,14 +262,28 @@ __device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* 
       a[1][tile][r] = operands.a[1][r];
     }
   }
-  const StagedCodes<kValue, kStagedTokens, Form::kDim> codes(slot, w.at);
+  const StagedArray<kValue, kStagedTokens, Form::kDim> codes(slot, w.at, levels);
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
-    int sums[kTiles][4][4];
-    multiply_staged<kValue, UnsignedBytes, true>(codes.load(0, 32U * static_cast<uint32_t>(b)), levels, a[0],
-                                                 w.at.i, sums);
-    multiply_staged<kValue, UnsignedBytes, false>(codes.load(1, 32U * static_cast<uint32_t>(b)), levels, a[1],
-                                                  w.at.i, sums);
+    int sums[kTiles][4][4] = {};
+    if constexpr (is_trellis(kValue)) {
+#pragma unroll 1
+      for (uint32_t group = 0; group < 2; ++group) {
+        uint32_t chosen[kTiles][4];
+#pragma unroll
+        for (int tile = 0; tile < kTiles; ++tile) {
+#pragma unroll
+          for (int r = 0; r < 4; ++r) chosen[tile][r] = group == 0 ? a[0][tile][r] : a[1][tile][r];
+        }
+        multiply_staged<kValue, UnsignedBytes, false>(codes.load(group, 32U * static_cast<uint32_t>(b)),
+                                                      levels, chosen, w.at.i, sums);
+      }
+    } else {
+      multiply_staged<kValue, UnsignedBytes, true>(codes.load(0, 32U * static_cast<uint32_t>(b)), levels,
+                                                   a[0], w.at.i, sums);
+      multiply_staged<kValue, UnsignedBytes, false>(codes.load(1, 32U * static_cast<uint32_t>(b)), levels,
+                                                    a[1], w.at.i, sums);
+    }
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -268,7 +293,7 @@ __device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* 
       }
     }
   }
-  if constexpr (looked_up(kValue)) add_means(w, meta + kStagedTokens, param, rows);
+  if constexpr (has_levels(kValue)) add_means(w, meta + kStagedTokens, staged_mean_step<kValue>(param), rows);
 }
 
 }  // namespace quire::cuda

@@ -151,9 +151,8 @@ __device__ __forceinline__ void accumulate(const WarpContext& w, const SectionRe
 
 // Rotated values: what the section's weights have of its mean.
 template <int kBlocks, int kTiles>
-__device__ __forceinline__ void add_means(const WarpContext& w, const uint8_t* means, uint32_t param,
+__device__ __forceinline__ void add_means(const WarpContext& w, const uint8_t* means, float mean_step,
                                           RowState<kBlocks> (&rows)[kTiles]) {
-  const float mean_step = step_approx(static_cast<int16_t>(param >> 16));
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
     RowState<kBlocks>& row = rows[tile];

@@ -14,6 +14,10 @@ cudaError_t attend_dim256(const AttendArgs&, bool, cudaStream_t) { return cudaEr
 cudaError_t attend_rot3(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_rot2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_rot3_rot2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_tcq4(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_tcq3(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_tcq2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_tcq3_tcq2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_int8(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_int3(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_int2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }

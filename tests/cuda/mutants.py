@@ -73,17 +73,24 @@ MUTANTS = [
     ("codes above the last", "encode_uniform.cu", "fminf(fmaxf(code, 0.0F), kLast)", "fmaxf(code, 0.0F)"),
     ("pairs of tokens the wrong way round", "encode_uniform.cu", "__byte_perm(even_token, odd_token, 0x5410U)", "__byte_perm(odd_token, even_token, 0x5410U)"),
     ("the scale of another side", "uniform_group.cuh", "is_key ? __fmul_rn(__fadd_rn(low, high), 0.5F)", "!is_key ? __fmul_rn(__fadd_rn(low, high), 0.5F)"),
-    ("a tile without its means of keys", "attend_prefill.cu", "of_column(means, half, column) * (scale * key_mean)", "0.0F * of_column(means, half, column)"),
-    ("means of another section", "attend_prefill.cu", "min(first + at.g, end - 1)", "min(first, end - 1)"),
-    ("a tile without its means of values", "attend_prefill.cu", "o += means[k] * mean_worth[half];", ""),
-    ("weights that are not brought to the maximum", "attend_prefill.cu", "{0.0F, exp2_approx(top - m)}", "{0.0F, 1.0F}"),
-    ("a tile's lower bytes forgotten", "attend_prefill.cu", "* 256 + lower[k % 4][at_sum]", "* 256"),
+    ("a tile without its means of keys", "prefill_rows.cuh", "mean_products[r] * (scale[r] * steps.x)", "0.0F * mean_products[r]"),
+    ("means of keys in another order", "prefill_section.cuh", "c % 4 / 2 * 4 + c % 2 * 2 + c % 8 / 4", "c % 8"),
+    ("a tile without its means of values", "prefill_rows.cuh", "mma_bf16(d, a[tile], operand);", ""),
+    ("worths of means that were counted already", "prefill_rows.cuh", "    store_as<float2>(worths, make_float2(0.0F, 0.0F));\n", ""),
+    ("outputs that keep their excess", "prefill_rows.cuh", "excess[r] = -kSumFloat * of_owner(own_row.excess, r);", "excess[r] = 0.0F;"),
+    ("an excess that is taken off twice", "prefill_rows.cuh", "own_row.excess = 0.0F;", ""),
+    ("weights that are not brought to the maximum", "prefill_rows.cuh", "share[r] = exp2_approx(share[r] - rows[r].m);", "share[r] = 1.0F;"),
+    ("rows that are not brought to the maximum", "prefill_rows.cuh", "if (__any_sync(kAllLanes, raised ? 1 : 0) != 0) raise_rows", "if (false) raise_rows"),
+    ("an excess that is not brought to the maximum", "prefill_rows.cuh", "own_row.excess *= own(keep, at);", ""),
+    ("the sum of another row", "prefill_rows.cuh", "const float high = at.i == 2 ? of_rows[2] : of_rows[3];", "const float high = of_rows[2];"),
+    ("the largest of half of the tokens", "prefill_rows.cuh", "y[k] = fmaxf(x[k], x[k + kTokensOfThread / 2]);", "y[k] = x[k];"),
+    ("the reference of the section before", "attend_prefill.cu", "&sections[s + 3]);", "&sections[s + 2]);"),
     ("a section is overwritten while it is read", "attend_prefill.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<0>();\n"),
     ("a section is read before it is there", "attend_prefill.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<1>();\n    __syncthreads();\n"),
-    ("a tile's tokens are not masked", "attend_prefill.cu", "k % 8 < first[half]) weights", "k % 8 < 0) weights"),
+    ("a tile's tokens are not masked", "prefill_rows.cuh", "k % 8 < first[r]) weights", "k % 8 < 0) weights"),
     ("the last row twice", "attend_prefill.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
-    ("before the first row nothing", "prefill_unpack.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
-    ("rests of the other quad", "prefill_unpack.cuh", "4 * (at.i % 2) + 2 * q", "4 * (at.i % 2) + 2 - 2 * q"),
+    ("before the first row nothing", "trellis_operands.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
+    ("rests of the other quad", "trellis_operands.cuh", "4 * (at.i % 2) + 2 * q", "4 * (at.i % 2) + 2 - 2 * q"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
@@ -99,7 +106,8 @@ def unit_of(file):
         return file
     if file.startswith("staged_"):
         return "staged_rot4.cu"
-    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "attend_prefill.cu",
+    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "attend_prefill.cu", "trellis_operands.cuh": "attend_prefill.cu", "prefill_rows.cuh": "attend_prefill.cu",
+              "prefill_section.cuh": "attend_prefill.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return shared[file]
@@ -123,7 +131,7 @@ class Bench:
         tests = [*(root / "tests/cuda").glob("*_test.cc"), root / "tests/cuda/absent_dims.cc"]
         tests += [root / f"tests/quant/{name}.cc" for name in ("attend_truth", "inputs", "section")] + [root / "kvcache/select.cc"]
         for test in tests:
-            if test.name == "device_test.cc":
+            if test.name in ("device_test.cc", "engine_test.cc"):
                 continue
             self.objects[test.name] = work / f"{test.name}.o"
             compile_unit(root, root, test, self.objects[test.name])

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Checks and times the CUDA kernels on the GPU of this machine: the tests of tests/cuda with the kernels as nvcc builds
-# them, a slice of them under compute-sanitizer where it is installed, then quire-gpu. Leaves OUT/gpu.json.
+# them, those of the whole engine, a slice of them under compute-sanitizer where it is installed, then quire-gpu. Leaves OUT/gpu.json.
 #
 #   bench/gpu.sh [--out OUT] [-- OPTIONS OF quire-gpu]     builds here and runs here
 #   bench/gpu.sh --bundle DIR                              builds into DIR what runs where nothing is installed: DIR/run.sh
@@ -37,12 +37,13 @@ architectures=${QUIRE_CUDA_ARCHITECTURES:-80-real;90-real;100-real;120}
 cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=ON -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON \
   -DQUIRE_MICRO=OFF "-DCMAKE_CUDA_ARCHITECTURES=$architectures" > build-gpu.log 2>&1 || { tail -5 build-gpu.log >&2; exit 1; }
 rm -f build-gpu.log
-cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu quire-gpu-tests
+cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu quire-gpu-tests \
+  quire-gpu-engine-tests
 
 target=${bundle:+$(absolute "$bundle")}
 target=${target:-$PWD/build/gpu/bundle}
 mkdir -p "$target"
-for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests; do
+for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests tests/cuda/quire-gpu-engine-tests; do
   strip -o "$target/$(basename "$program")" "build/gpu/$program"
 done
 install -m 755 bench/gpu/run.sh "$target/run.sh"

@@ -33,9 +33,12 @@ tests() { # NAME COMMAND...: runs the tests, shows their sum or what failed
 }
 : > "$out/tests.log"
 tests "tests on the device" "$bundle/quire-gpu-tests" --gtest_brief=1
+tests "the engine on the device" "$bundle/quire-gpu-engine-tests" --gtest_brief=1
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null); then
   slice='CudaAttend.SeesSinks*:CudaAttend.*Staged*Pages:*Leaves*:CudaCopy*'
   tests "memcheck" "$sanitizer" --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 "--gtest_filter=$slice"
+  tests "memcheck of the engine" "$sanitizer" --error-exitcode 1 "$bundle/quire-gpu-engine-tests" --gtest_brief=1 \
+    '--gtest_filter=*Bytes*:*MixedPlaces*'
   tests "racecheck" "$sanitizer" --tool racecheck --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 \
     '--gtest_filter=CudaAttend.SeesSinks*:*Leaves*rot*:CudaAttend.*Staged*Pages'
 else

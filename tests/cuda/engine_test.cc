@@ -1,28 +1,14 @@
-// The whole engine with pages on an emulated device: the bytes it folds are the CPU's, and its attention
-// agrees with f64 attention over what those bytes decode to, and with the CPU engine's, wherever the pages
-// lie.
+// The whole engine with pages on a device: its attention agrees with the CPU engine's and with f64 attention
+// over the values as they were handed in, wherever the pages lie; what it refuses, and what a lost device is.
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <cstring>
 
-#include "kvcache/page_device_cuda.h"
-#include "tests/emu/control.h"
-#include "tests/support/engine_world.h"
+#include "tests/cuda/engine_runner.h"
 
 namespace quire::testing {
 namespace {
-
-constexpr uint64_t kMiB = uint64_t{1} << 20;
-
-class CudaEngine : public ::testing::Test {
- protected:
-  void TearDown() override {
-    emu::settings() = {};
-    emu::reset_errors();
-    EXPECT_EQ(emu::counters().allocations, 0U);
-  }
-};
 
 World small_world(CodecId codec) {
   World world;
@@ -30,20 +16,13 @@ World small_world(CodecId codec) {
   world.page_tokens = 64;
   world.max_step_tokens = 128;
   world.threads = 2;
+  world.device_budget = 16 * kMiB;
   return world;
 }
 
-Result<std::unique_ptr<Engine>> try_open_on_device(const World& world, uint64_t device_budget) {
-  EngineOptions options = engine_options(world);
-  options.device_budget = device_budget;
-  options.open_page_device = [](const PageDeviceSetup& setup) { return create_cuda_page_device(setup); };
-  return Engine::open(std::move(options));
-}
-
-std::unique_ptr<Engine> open_on_device(const World& world, uint64_t device_budget = 16 * kMiB) {
-  Result<std::unique_ptr<Engine>> engine = try_open_on_device(world, device_budget);
-  EXPECT_TRUE(engine.ok()) << engine.status().message();
-  return engine.ok() ? std::move(*engine) : nullptr;
+World on_cpu(World world) {
+  world.device_budget = 0;
+  return world;
 }
 
 Sequence* new_sequence(Engine& engine, const World& world) {
@@ -98,13 +77,12 @@ TEST_F(CudaEngine, AttendsAsTheCpuDoesInPrefillAndDecode) {
     for (const uint64_t window : {uint64_t{0}, uint64_t{200}}) {
       const World world = small_world(codec);
       const Walk w{500, 128, 5, window};
-      const auto cpu = open_engine(world);
-      const Output expected = walk(*cpu, world, w);
+      const Output expected = walk(*open_engine(on_cpu(world)), world, w);
       const auto engine = open_on_device(world);
       ASSERT_NE(engine, nullptr);
-      const uint64_t launches = emu::counters().launches;
+      const Launches launches;
       const Output output = walk(*engine, world, w);
-      EXPECT_GT(emu::counters().launches, launches + 50);
+      launches.expect_more_than(50);
       EXPECT_EQ(counts_of(*engine).memory_pages[0], 7 * world.layers);
       EXPECT_EQ(counts_of(*engine).memory_pages[1], 0U);
       const double worst = worst_difference(world, output, expected);
@@ -116,6 +94,121 @@ TEST_F(CudaEngine, AttendsAsTheCpuDoesInPrefillAndDecode) {
   }
   std::printf("[counts] cases=%u\n", cases);
 }
+
+// The least budget that an engine opens with, to 4 KiB.
+uint64_t least(World world, uint64_t World::*budget) {
+  uint64_t too_little = 0;
+  uint64_t enough = world.*budget;
+  while (enough - too_little > 4096) {
+    world.*budget = (too_little + enough) / 2;
+    (try_open_on_device(world).ok() ? enough : too_little) = world.*budget;
+  }
+  return enough;
+}
+
+// Little room on the device and in host memory, and a disk.
+World tight_world(CodecId codec) {
+  World world = small_world(codec);
+  world.max_step_tokens = 64;
+  world.nvme_budget = 64 * kMiB;
+  world.device_budget = least(world, &World::device_budget) + kMiB / 4;
+  world.host_budget = least(world, &World::host_budget) + kMiB / 2;
+  return world;
+}
+
+// Without queries: what a prefill's attention costs on the emulator is another test's.
+Status append_tokens(Engine& engine, const World& world, Sequence* sequence, uint64_t first, uint64_t count) {
+  const StepRequest request{sequence, first, count};
+  Result<std::unique_ptr<OpenStep>> step = engine.cache().begin({&request, 1});
+  if (!step.ok()) return step.status();
+  for (uint32_t layer = 0; layer < world.layers; ++layer) {
+    const std::vector<float> keys = rows(world, Row::kKey, layer, first, count);
+    const std::vector<float> values = rows(world, Row::kValue, layer, first, count);
+    Status status = engine.cache().append(step->get(), layer, view(keys, world.head_dim, world.kv_heads),
+                                          view(values, world.head_dim, world.kv_heads));
+    if (status.ok()) status = engine.cache().wait(step->get());
+    if (!status.ok()) return status;
+  }
+  return engine.cache().end(step->get());
+}
+
+TEST_F(CudaEngine, MixedPlacesAttendAsF64Does) {
+  uint32_t cases = 0;
+  for (const CodecId codec : {CodecId::kF32, CodecId::kInt8}) {
+    const World world = tight_world(codec);
+    const auto engine = open_on_device(world);
+    ASSERT_NE(engine, nullptr);
+    Sequence* sequence = new_sequence(*engine, world);
+    uint64_t tokens = 0;
+    for (; tokens < (codec == CodecId::kF32 ? 1600 : 4800); tokens += 64) {
+      const Status status = append_tokens(*engine, world, sequence, tokens, 64);
+      ASSERT_TRUE(status.ok()) << status.message();
+    }
+    const ResidencyCounts counts = counts_of(*engine);
+    EXPECT_GT(counts.memory_pages[0], 0U);
+    EXPECT_GT(counts.memory_pages[1], 0U);
+    EXPECT_GT(counts.pages, counts.memory_pages[0] + counts.memory_pages[1]) << "none is on disk alone";
+    EXPECT_EQ(counts.lost_pages, 0U);
+    for (const uint64_t window : {uint64_t{0}, tokens / 2}) {
+      const Output decode = run_step(*engine, world, sequence, tokens, 1, window);
+      ASSERT_TRUE(decode.status.ok()) << decode.status.message();
+      for (uint32_t layer = 0; layer < world.layers; ++layer) {
+        const double error =
+            relative_error(decode.out[layer].data(), attend_reference(world, layer, tokens, window));
+        EXPECT_LT(error, codec == CodecId::kF32 ? 1e-4 : 1.5e-2) << find_codec(codec)->name;
+      }
+      ++tokens;
+      ++cases;
+    }
+  }
+  std::printf("[counts] cases=%u\n", cases);
+}
+
+TEST_F(CudaEngine, RefusesWhatDoesNotFit) {
+  const auto refusal = [](const World& world) {
+    const Result<std::unique_ptr<Engine>> engine = try_open_on_device(world);
+    EXPECT_FALSE(engine.ok());
+    return engine.status();
+  };
+  World world = small_world(CodecId::kRot4);
+  world.device_budget = 0;
+  EXPECT_NE(refusal(world).message().find("device_budget is 0"), std::string::npos);
+  world.device_budget = kMiB / 4;
+  EXPECT_EQ(refusal(world).code(), StatusCode::kOverBudget);
+  EXPECT_NE(refusal(world).message().find("no room for the work space"), std::string::npos);
+  // The work space fits, and then nothing.
+  uint64_t work = kMiB / 4;
+  while (refusal(world).code() == StatusCode::kOverBudget) world.device_budget = work += 4096;
+  EXPECT_EQ(refusal(world).code(), StatusCode::kInvalid);
+  EXPECT_NE(refusal(world).message().find("the pages of one step need"), std::string::npos);
+  world = small_world(CodecId::kInt4);
+  world.key_space = KeySpace::kPreRope;
+  EXPECT_EQ(refusal(world).code(), StatusCode::kUnsupported);
+  world = small_world(CodecId::kRot4);
+  world.digests = true;
+  EXPECT_EQ(refusal(world).code(), StatusCode::kUnsupported);
+}
+
+#if !defined(QUIRE_CUDA_DEVICE)
+
+TEST_F(CudaEngine, ALostDeviceIsAStatusForGoodAndNoneOfOtherEngines) {
+  const World world = small_world(CodecId::kRot4);
+  const auto engine = open_on_device(world);
+  const auto other = open_engine(on_cpu(world));
+  Sequence* sequence = new_sequence(*engine, world);
+  Sequence* theirs = new_sequence(*other, world);
+  ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 200, 100).status.ok());
+  emu::lose_device();
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_EQ(run_step(*engine, world, sequence, 200, 100).status.code(), StatusCode::kDeviceLost);
+  }
+  EXPECT_EQ(engine->cache().truncate(sequence, 70).code(), StatusCode::kDeviceLost);
+  EXPECT_EQ(engine->cache().length(sequence), 200U);
+  EXPECT_TRUE(run_chunks(*other, world, theirs, 0, 300, 100).status.ok());
+  EXPECT_TRUE(engine->cache().free(sequence).ok());
+}
+
+#endif
 
 }  // namespace
 }  // namespace quire::testing

@@ -31,19 +31,59 @@ __device__ __forceinline__ uint32_t component(const uint4& v, int t) {
   return t == 0 ? v.x : t == 1 ? v.y : t == 2 ? v.z : v.w;
 }
 
-// A trellis: words of a row and of the row before as pairs of bytes, from which six neighbouring bits (of
-// 3-bit codes four, and two of another plane) make the index of a level.
-struct BytePairs {
-  uint32_t even;  // of bytes 0 and 2: the row's above that of the row before
+// Indices of levels, a byte per element of a quad: of the even quad of a thread and of the odd one.
+struct TrellisIndices {
+  uint32_t even;
   uint32_t odd;
-  // The fields of `mask` that start at bit `shift` of byte e's pair.
-  __device__ __forceinline__ uint32_t field(uint32_t e, uint32_t shift, uint32_t mask) const {
-    return (e % 2 == 0 ? even : odd) >> (shift + e / 2 * 16) & mask;
-  }
 };
 
-__device__ __forceinline__ BytePairs byte_pairs(uint32_t before, uint32_t word) {
-  return {__byte_perm(before, word, 0x6240U), __byte_perm(before, word, 0x7351U)};
+// An index is six neighbouring bits of a row's byte above that of the row before (of 3-bit codes four, and
+// two of `rest`, from another plane): four indices are made at once. i: of the thread, which has quads 2 i
+// and 2 i + 1 of the block.
+template <uint32_t kBits>
+__device__ __forceinline__ TrellisIndices trellis_indices(uint32_t word, uint32_t before, uint32_t rest,
+                                                          uint32_t i) {
+  if constexpr (kBits == 4) {
+    return {(word << 2 & 0x3C3C3C3CU) | (before >> 6 & 0x03030303U), word >> 2 & 0x3F3F3F3FU};
+  } else if constexpr (kBits == 2) {
+    const uint32_t mixed = (word << 4 & 0xF0F0F0F0U) | (before >> 4 & 0x0F0F0F0FU);
+    const uint32_t bits = i % 2 == 0 ? mixed : word;
+    return {bits & 0x3F3F3F3FU, bits >> 2 & 0x3F3F3F3FU};
+  } else {
+    // As many bits as both windows take, up to the odd quad's own: the lowest `of_before` are of the byte
+    // before.
+    constexpr uint32_t kWindow = kBits == 3 ? 4 : 6;
+    constexpr uint32_t kBoth = 0x01010101U * ((2U << kWindow) - 1);
+    constexpr uint32_t kOne = 0x01010101U * ((1U << kWindow) - 1);
+    const uint32_t of_before = kWindow - 1 - 2 * i;  // odd, and below 0 where all are of the word
+    const uint32_t turned = word << of_before % 32 | word >> (32 - of_before % 32);
+    const bool in_word = 2 * i >= kWindow - 1;
+    const uint32_t below = in_word ? 0U : 0x01010101U * ((1U << of_before % 32) - 1);
+    const uint32_t bits = (turned & kBoth & ~below) | (before >> (9 + 2 * i - kWindow) % 32 & below);
+    TrellisIndices at{bits & kOne, bits >> 1 & kOne};
+    if constexpr (kBits == 3) {
+      const uint32_t own = rest >> (i % 2 * 4);
+      at.even |= own << 4 & 0x30303030U;
+      at.odd |= own << 2 & 0x30303030U;
+    }
+    return at;
+  }
+}
+
+// Levels in pack_order<true>. The table of 64 bytes takes 16 banks once, so that a warp's look-ups have no
+// conflict whatever they ask for. levels: in shared memory.
+__device__ __forceinline__ void trellis_levels(const uint8_t* levels, const TrellisIndices& at,
+                                               uint32_t (&b)[2]) {
+  const auto level = [&](uint32_t indices, uint32_t e) {
+    return uint32_t{levels[permute_bytes(indices, 0, 0x4440U + e)]};
+  };
+#pragma unroll
+  for (uint32_t r = 0; r < 2; ++r) {
+    // Multiplied, not shifted: the pipe that shifts and permutes has the most to do.
+    const uint32_t first = level(at.odd, 2 * r) * 256U + level(at.even, 2 * r);
+    const uint32_t second = level(at.odd, 2 * r + 1) * 256U + level(at.even, 2 * r + 1);
+    b[r] = second * 65536U + first;
+  }
 }
 
 // levels: [64] in shared memory.
@@ -51,37 +91,21 @@ template <uint32_t kBits>
 __device__ __forceinline__ Operands unpack_trellis(const PackedCodes& packed, const int8_t* levels,
                                                    uint32_t block, uint32_t lane, Lane at) {
   constexpr uint32_t kPlane = kBits == 3 ? 1 : kBits;  // width of the fields that windows are made of
-  constexpr uint32_t kWindow = kBits == 3 ? 4 : 6;
-  constexpr uint32_t kRowsOfBlock = kPlane;  // 8 quads to a block, 8 / kPlane to a row
+  constexpr uint32_t kRowsOfBlock = kPlane;            // 8 quads to a block, 8 / kPlane to a row
   const uint32_t first = lane + 4 * at.g;
   const uint32_t upper = kBits == 3 ? packed.reduction / 16 : 0;
-  const uint32_t quad = 2 * at.i;
-  const uint32_t row = kRowsOfBlock * block + quad * kPlane / 8;
+  const uint32_t row = kRowsOfBlock * block + at.i * kPlane / 4;
   const PackedCodes plane{packed.codes + size_t{upper} * packed.lanes * 4, packed.lanes, packed.reduction};
   const uint4 words = plane.load(row, first);
   const uint4 before = plane.load_before(row, packed.reduction / 32 * kRowsOfBlock, first);
   uint4 rests{};
   if constexpr (kBits == 3) rests = packed.load(2 * block + at.i / 2, first);
-  const uint32_t place = quad % (8 / kPlane) * kPlane;  // of the first quad's field in its byte
   Operands unit;
 #pragma unroll
   for (int t = 0; t < 4; ++t) {
-    const BytePairs pairs = byte_pairs(component(before, t), component(words, t));
-    uint32_t levels_of[2];
-#pragma unroll
-    for (uint32_t q = 0; q < 2; ++q) {
-      uint32_t word = 0;
-#pragma unroll
-      for (uint32_t e = 0; e < 4; ++e) {
-        uint32_t index = pairs.field(e, 8 + place + (q + 1) * kPlane - kWindow, (1U << kWindow) - 1);
-        if constexpr (kBits == 3)
-          index |= (component(rests, t) >> (8 * e + 4 * (at.i % 2) + 2 * q) & 3U) << kWindow;
-        word |= uint32_t{static_cast<uint8_t>(levels[index])} << (8 * e);
-      }
-      levels_of[q] = word;
-    }
-    unit.b[t][0] = __byte_perm(levels_of[0], levels_of[1], 0x5140U);
-    unit.b[t][1] = __byte_perm(levels_of[0], levels_of[1], 0x7362U);
+    const TrellisIndices indices =
+        trellis_indices<kBits>(component(words, t), component(before, t), component(rests, t), at.i);
+    trellis_levels(reinterpret_cast<const uint8_t*>(levels), indices, unit.b[t]);
   }
   return unit;
 }

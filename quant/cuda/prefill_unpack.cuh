@@ -61,13 +61,13 @@ __device__ __forceinline__ Operands unpack_unit(const DeviceCodec& codec, const 
     case CodecId::kRot2:
       return unpack_levels<2>(packed, block, lane, at);
     case CodecId::kTcq4:
-      return unpack_trellis<4>(packed, levels, block, lane, at);
+      return unpack_trellis<4>(packed, TrellisTable{levels}, block, lane, at);
     case CodecId::kTcq3:
-      return unpack_trellis<3>(packed, levels, block, lane, at);
+      return unpack_trellis<3>(packed, TrellisTable{levels}, block, lane, at);
     case CodecId::kTcq2:
-      return unpack_trellis<2>(packed, levels, block, lane, at);
+      return unpack_trellis<2>(packed, TrellisTable{levels}, block, lane, at);
     default:
-      return unpack_trellis<1>(packed, levels, block, lane, at);
+      return unpack_trellis<1>(packed, TrellisTable{levels}, block, lane, at);
   }
 }
 

@@ -18,7 +18,7 @@ template <CodecId kId>
 struct LevelWords {
   uint32_t low[2];
   uint32_t high[2];
-  const int8_t* table;  // of a trellis: [64] in shared memory
+  TrellisTable table;  // of a trellis
 };
 static_assert(kRot4Levels[0] - 1 >= -128 && kRot4Levels[7] < 0 && kRot4Levels[8] >= 0);
 
@@ -33,7 +33,7 @@ constexpr uint32_t level_word(uint32_t bits, uint32_t first, int add) {
 template <CodecId kId>
 __device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing, const int8_t* table) {
   LevelWords<kId> words{};
-  words.table = table;
+  if constexpr (is_trellis(kId)) words.table = {table, (1U << 8) + nothing, (1U << 16) + nothing};
   if constexpr (looked_up(kId)) {
     constexpr uint32_t kBits = bits_of(kId);
     constexpr int kAdd = kId == CodecId::kRot4 ? -1 : 0;
@@ -120,7 +120,7 @@ class StagedTrellis {
  private:
   static_assert(row_mix<bits_of(kId)>(1) == 32, "PackedCodes mixes rows in this way");
   const uint8_t* codes_;
-  const int8_t* table_;
+  TrellisTable table_;
   Lane at_;
 };
 template <CodecId kId, uint32_t kReduction, uint32_t kLanes>

@@ -70,25 +70,32 @@ __device__ __forceinline__ TrellisIndices trellis_indices(uint32_t word, uint32_
   }
 }
 
+// Levels of a trellis: [64] in shared memory. Bytes become words by multiplication with 2^8 and 2^16: the
+// pipe that shifts and permutes has the most to do. A compiler that knows the factors would shift all the
+// same.
+struct TrellisTable {
+  const int8_t* levels;
+  uint32_t up = 1U << 8;
+  uint32_t up_twice = 1U << 16;
+};
+
 // Levels in pack_order<true>. The table of 64 bytes takes 16 banks once, so that a warp's look-ups have no
-// conflict whatever they ask for. levels: in shared memory.
-__device__ __forceinline__ void trellis_levels(const uint8_t* levels, const TrellisIndices& at,
+// conflict whatever they ask for.
+__device__ __forceinline__ void trellis_levels(const TrellisTable& table, const TrellisIndices& at,
                                                uint32_t (&b)[2]) {
   const auto level = [&](uint32_t indices, uint32_t e) {
-    return uint32_t{levels[permute_bytes(indices, 0, 0x4440U + e)]};
+    return uint32_t{static_cast<uint8_t>(table.levels[permute_bytes(indices, 0, 0x4440U + e)])};
   };
 #pragma unroll
   for (uint32_t r = 0; r < 2; ++r) {
-    // Multiplied, not shifted: the pipe that shifts and permutes has the most to do.
-    const uint32_t first = level(at.odd, 2 * r) * 256U + level(at.even, 2 * r);
-    const uint32_t second = level(at.odd, 2 * r + 1) * 256U + level(at.even, 2 * r + 1);
-    b[r] = second * 65536U + first;
+    const uint32_t first = level(at.odd, 2 * r) * table.up + level(at.even, 2 * r);
+    const uint32_t second = level(at.odd, 2 * r + 1) * table.up + level(at.even, 2 * r + 1);
+    b[r] = second * table.up_twice + first;
   }
 }
 
-// levels: [64] in shared memory.
 template <uint32_t kBits>
-__device__ __forceinline__ Operands unpack_trellis(const PackedCodes& packed, const int8_t* levels,
+__device__ __forceinline__ Operands unpack_trellis(const PackedCodes& packed, const TrellisTable& table,
                                                    uint32_t block, uint32_t lane, Lane at) {
   constexpr uint32_t kPlane = kBits == 3 ? 1 : kBits;  // width of the fields that windows are made of
   constexpr uint32_t kRowsOfBlock = kPlane;            // 8 quads to a block, 8 / kPlane to a row
@@ -105,7 +112,7 @@ __device__ __forceinline__ Operands unpack_trellis(const PackedCodes& packed, co
   for (int t = 0; t < 4; ++t) {
     const TrellisIndices indices =
         trellis_indices<kBits>(component(words, t), component(before, t), component(rests, t), at.i);
-    trellis_levels(reinterpret_cast<const uint8_t*>(levels), indices, unit.b[t]);
+    trellis_levels(table, indices, unit.b[t]);
   }
   return unit;
 }

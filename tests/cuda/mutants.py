@@ -90,7 +90,9 @@ MUTANTS = [
     ("a tile's tokens are not masked", "prefill_rows.cuh", "k % 8 < first[r]) weights", "k % 8 < 0) weights"),
     ("the last row twice", "attend_prefill.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
     ("before the first row nothing", "trellis_operands.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
-    ("rests of the other quad", "trellis_operands.cuh", "4 * (at.i % 2) + 2 * q", "4 * (at.i % 2) + 2 - 2 * q"),
+    ("rests of the other quad", "trellis_operands.cuh", "own << 4 & 0x30303030U", "own << 2 & 0x30303030U"),
+    ("a trellis without all of its history", "trellis_operands.cuh", "(before >> 6 & 0x03030303U)", "(before >> 6 & 0x01010101U)"),
+    ("levels of the even quad twice", "trellis_operands.cuh", "level(at.odd, 2 * r) * table.up", "level(at.even, 2 * r) * table.up"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.

@@ -103,7 +103,7 @@ struct SelectArgs {
 [[nodiscard]] cudaError_t select_pages(const SelectArgs& args, cudaStream_t stream);
 
 // keys, values: [sections][tokens][dim] f32, exactly as FORMATS.md decodes them; junk for sinks. May be
-// nullptr.
+// nullptr, else aligned to 16 bytes.
 struct DecodeArgs {
   SectionFormat format;
   const SectionRef* sections;

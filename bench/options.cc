@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <charconv>
 #include <cstdio>
 #include <cstdlib>
 #include <iostream>
@@ -110,6 +111,23 @@ std::string selection_name(const qwen3::SelectionOptions& selection) {
   return "";
 }
 
+uint32_t parse_device(const std::string& text) {
+  if (text == "cpu") return QUIRE_DEVICE_CPU;
+  if (text == "cuda") return QUIRE_DEVICE_CUDA;
+  uint32_t index = 0;
+  const std::string prefix = "cuda:";
+  const char* end = text.data() + text.size();
+  if (text.starts_with(prefix) && text.size() > prefix.size()) {
+    const auto parsed = std::from_chars(text.data() + prefix.size(), end, index);
+    if (parsed.ec == std::errc() && parsed.ptr == end && index < 1024) return QUIRE_DEVICE_CUDA + index;
+  }
+  throw qwen3::Error("there is no device \"" + text + "\"; choose cpu, cuda or cuda:N, counted from 0");
+}
+
+std::string device_name(uint32_t device) {
+  return device == QUIRE_DEVICE_CPU ? "cpu" : "cuda:" + std::to_string(device - QUIRE_DEVICE_CUDA);
+}
+
 std::filesystem::path temporary_folder() {
   const char* folder = std::getenv("TMPDIR");
   return folder == nullptr || *folder == '\0' ? "/tmp" : folder;
@@ -133,8 +151,14 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
 
   const auto bytes = CLI::AsSizeValue(false);
   const std::string group = "Cache";
-  app.add_option("--device-budget", cache.device_budget,
-                 "Memory of the device tier (on this CPU-only version host memory by another name); 0: none")
+  app.add_option_function<std::string>(
+         "--device", [&cache](const std::string& text) { cache.device = parse_device(text); },
+         "What folds and attends pages in --device-budget: cpu, or cuda (cuda:1 is the second); the decoder "
+         "computes on the CPU all the same")
+      ->group(group);
+  app.add_option(
+         "--device-budget", cache.device_budget,
+         "Memory of the device tier, e.g. 4G (with --device cpu host memory by another name); 0: none")
       ->transform(bytes)
       ->capture_default_str()
       ->group(group);
@@ -203,6 +227,7 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"threads", options.threads},
           {"seed", options.seed},
           {"calibration", options.calibration.filename().string()},
+          {"device", device_name(cache.device)},
           {"device_budget", cache.device_budget},
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},

@@ -37,6 +37,10 @@ void parse_selection(const std::string& text, qwen3::SelectionOptions* selection
 // The same backwards.
 std::string selection_name(const qwen3::SelectionOptions& selection);
 
+// "cpu", "cuda" or "cuda:1" as quire_options.device; throws qwen3::Error.
+uint32_t parse_device(const std::string& text);
+std::string device_name(uint32_t device);
+
 struct CommonOptions {
   std::filesystem::path model;
   std::filesystem::path json;         // empty: none is written

@@ -63,6 +63,7 @@ class Engine {
   const Budget& host_budget() const { return *host_budget_; }
   // nullptr when pages are folded and attended on the CPU alone.
   const PageDevice* page_device() const { return page_device_.get(); }
+  PageDevice* page_device() { return page_device_.get(); }
   const Budget* device_budget() const { return device_budget_.get(); }
   const std::array<uint64_t, 2>& model_fingerprint() const { return options_.model_fingerprint; }
   const CacheCounters& counters() const { return counters_; }

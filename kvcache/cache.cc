@@ -243,6 +243,10 @@ Status Cache::attend(OpenStep* open, uint32_t layer, const AttendArgs& args) {
   });
 }
 
+Status Cache::run_after(OpenStep* open, std::shared_ptr<Event> event) {
+  return enqueue(open, [event = std::move(event)](Step*) { return event->synchronize(); });
+}
+
 Status Cache::wait(OpenStep* open) {
   if (Status status = stream_->synchronize(); !status.ok()) return status;
   return std::exchange(open->step_.status, Status());

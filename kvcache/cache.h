@@ -70,6 +70,8 @@ class Cache {
   Result<std::unique_ptr<OpenStep>> begin(std::span<const StepRequest> requests);
   Status append(OpenStep* step, uint32_t layer, const TensorView& keys, const TensorView& values);
   Status attend(OpenStep* step, uint32_t layer, const AttendArgs& args);
+  // What is enqueued from here on runs after the event.
+  Status run_after(OpenStep* step, std::shared_ptr<Event> event);
   Status wait(OpenStep* step);
   Status poll(OpenStep* step);
   Result<int> event_fd(OpenStep* step);

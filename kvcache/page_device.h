@@ -9,7 +9,7 @@
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
 // the device is opened, but for the slots. Errors: kDeviceLost is for good, every later call gives it again.
-// Thread safety: map, unmap and create_stream from any thread that the caller orders; the rest from the
+// Thread safety: map, unmap, mark and create_stream from any thread that the caller orders; the rest from the
 // compute stream alone.
 #pragma once
 
@@ -72,6 +72,9 @@ class PageDevice : public SlotMemory {
   virtual std::string_view name() const = 0;
   // For copies from and to slots.
   virtual Result<std::unique_ptr<Stream>> create_stream() = 0;
+
+  // An event after the work so far of a stream that is not ours (a cudaStream_t of this device). Any thread.
+  virtual Result<std::unique_ptr<Event>> mark(void* stream) = 0;
 
   // Most pages of one EncodeBatch.
   virtual uint32_t encode_pages() const = 0;

@@ -105,6 +105,15 @@ class CudaPageDevice final : public PageDevice {
   std::string_view name() const override { return device_->name(); }
   Result<std::unique_ptr<Stream>> create_stream() override { return device_->create_stream(); }
 
+  Result<std::unique_ptr<Event>> mark(void* stream) override {
+    Result<std::unique_ptr<Stream>> adopted = adopt_cuda_stream(*device_, stream);
+    if (!adopted.ok()) return adopted.status();
+    Result<std::unique_ptr<Event>> event = device_->create_event();
+    if (!event.ok()) return event.status();
+    if (Status status = (*adopted)->record(**event); !status.ok()) return status;
+    return event;
+  }
+
   uint8_t* map(size_t bytes) override {
     Result<DeviceBuffer> buffer = device_->allocate(bytes);
     if (!buffer.ok()) return nullptr;

@@ -152,6 +152,7 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.layer_options = layers.empty() ? nullptr : layers.data();
   out.layer_option_count = static_cast<uint32_t>(layers.size());
   out.device_budget = options.device_budget;
+  out.device = options.device;
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;
   out.nvme_path = c_string(options_.nvme_path);

@@ -24,6 +24,7 @@ struct SequenceObject {
 struct StepObject {
   Engine* engine;
   std::unique_ptr<OpenStep> step;
+  void* stream = nullptr;                                  // the engine's, or nullptr
   std::vector<std::pair<Sequence*, uintptr_t>> sequences;  // with their handles, for misses
 };
 

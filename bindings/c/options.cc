@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <string>
 
+#include "bindings/cuda.h"
+
 namespace quire {
 namespace {
 
@@ -109,7 +111,6 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   out.store_budget = options.store_budget;
   out.model_fingerprint = {options.model_fingerprint[0], options.model_fingerprint[1]};
   if (options.access_trace_path != nullptr) out.access_trace_path = options.access_trace_path;
-  if (options.zero != 0) return invalid("quire_options.zero is not zero; call quire_options_init");
   if (options.eviction > QUIRE_EVICT_FREQUENCY) {
     return invalid("eviction is " + std::to_string(options.eviction) +
                    "; use QUIRE_EVICT_AUTO, _NEWEST, _LRU, _S3FIFO, _MASS or _FREQUENCY");
@@ -118,6 +119,11 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   Result<const Kernels*> kernels = select_kernels(std::getenv("QUIRE_ISA"));
   if (!kernels.ok()) return kernels.status();
   out.kernels = *kernels;
+  if (options.device != QUIRE_DEVICE_CPU) {
+    Result<PageDeviceFactory> factory = cuda_page_device_factory(options.device - QUIRE_DEVICE_CUDA);
+    if (!factory.ok()) return factory.status();
+    out.open_page_device = std::move(*factory);
+  }
   return out;
 }
 

@@ -12,6 +12,7 @@
 #include "bindings/c/options.h"
 #include "bindings/c/prometheus.h"
 #include "bindings/c/stats.h"
+#include "bindings/cuda.h"
 
 namespace {
 
@@ -46,6 +47,14 @@ bool probe_io_uring() {
   if (io_uring_queue_init(2, &ring, 0) != 0) return false;
   io_uring_queue_exit(&ring);
   return true;
+}
+
+// What the engine's stream has been given so far comes before what the step is given next.
+Status follow_stream(const StepObject& step) {
+  if (step.stream == nullptr) return {};
+  Result<std::unique_ptr<quire::Event>> event = step.engine->page_device()->mark(step.stream);
+  if (!event.ok()) return event.status();
+  return step.engine->cache().run_after(step.step.get(), std::move(*event));
 }
 
 quire_sequence* publish_sequence(uintptr_t cache, Engine* engine, quire::Sequence* sequence) {
@@ -105,7 +114,7 @@ quire_status quire_capabilities(quire_capabilities_info* out) {
     const Result<const quire::Kernels*> kernels = quire::select_kernels(std::getenv("QUIRE_ISA"));
     if (!kernels.ok()) return kernels.status();
     out->io_uring = probe_io_uring() ? 1 : 0;
-    out->cuda = 0;
+    out->cuda = quire::count_cuda_devices() > 0 ? 1 : 0;
     out->isa = quire::isa_name((*kernels)->isa);
     out->codecs =
         "f32 bf16 int8 int4 int3 int2 rot4 rot3 rot2 tcq4 tcq3 tcq2 tcq1 nuq4 nuq3 nuq2 nuq4s nuq3s nuq2s";
@@ -252,12 +261,14 @@ quire_status quire_step_begin(quire_cache* cache, const quire_step_entry* entrie
     if (entries == nullptr && entry_count > 0) return invalid("entries is NULL");
     if (options != nullptr) {
       Status s = quire::check_struct(*options, "quire_step_options");
-      if (s.ok() && options->stream != nullptr)
-        s = {StatusCode::kUnsupported, "a stream needs a CUDA device; this version has none"};
+      if (s.ok() && options->stream != nullptr && found.object->engine->page_device() == nullptr)
+        s = {StatusCode::kUnsupported,
+             "a stream needs a CUDA device: open the cache with device = QUIRE_DEVICE_CUDA, or pass NULL"};
       if (!s.ok()) return s;
     }
     auto object = std::make_unique<StepObject>();
     object->engine = found.object->engine.get();
+    object->stream = options == nullptr ? nullptr : options->stream;
     std::vector<quire::StepRequest> requests;
     for (size_t i = 0; i < entry_count; ++i) {
       const Result<Found<SequenceObject>> sequence = find_sequence(entries[i].sequence);
@@ -285,6 +296,7 @@ quire_status quire_append(quire_step* step, uint32_t layer, const quire_append_a
     if (!keys.ok()) return keys.status();
     const auto values = quire::tensor_view(args->values, "values", config.kv_heads, config.head_dim);
     if (!values.ok()) return values.status();
+    if (Status s = follow_stream(*found.object); !s.ok()) return s;
     return found.object->engine->cache().append(found.object->step.get(), layer, *keys, *values);
   });
 }
@@ -305,6 +317,7 @@ quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_a
     if (!selection.ok()) return selection.status();
     const quire::AttendArgs attend{scale,     *queries,       *out,      args->window,
                                    args->lse, args->row_mask, *selection};
+    if (Status s = follow_stream(*found.object); !s.ok()) return s;
     return found.object->engine->cache().attend(found.object->step.get(), layer, attend);
   });
 }

@@ -85,7 +85,7 @@ QUIRE_API const char* quire_version(void);
 typedef struct quire_capabilities_info {
   uint32_t struct_size;
   uint32_t io_uring;  /* 1 when this kernel lets this process use io_uring */
-  uint32_t cuda;      /* 1 when a CUDA device can be used; 0 in this version */
+  uint32_t cuda;      /* 1 when this build has CUDA and finds a device of it */
   const char* isa;    /* kernels in use: "avx512", "avx2", "neon" or "scalar"; QUIRE_ISA forces one */
   const char* codecs; /* names, separated by blanks */
   uint64_t reserved[8];
@@ -166,6 +166,12 @@ typedef enum quire_eviction QUIRE_ENUM {
       5 /* least often attended, old uses counting less; keeps a fixed set under scans, too */
 } quire_eviction;
 
+/* Where the pages of device_budget lie, and what folds and attends them: quire_options.device. */
+enum {
+  QUIRE_DEVICE_CPU = 0, /* host memory by another name; default */
+  QUIRE_DEVICE_CUDA = 1 /* + i: CUDA device i, counted from 0 */
+};
+
 /* Runs fn(arg, i) for every i in [0, n), on any threads, and returns when all have returned. */
 typedef void (*quire_parallel_for)(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), void* arg);
 
@@ -223,7 +229,12 @@ typedef struct quire_options {
    * follow from (rope, attention that selects in prefill). Required with store_path: not zero. */
   uint64_t model_fingerprint[2];
   quire_eviction eviction; /* of host memory; sinks and the window of a selection leave last. Default AUTO */
-  uint32_t zero;
+  /* QUIRE_DEVICE_CPU (default), or QUIRE_DEVICE_CUDA + i: pages are then folded and attended on that device
+   * while they lie in device_budget, which must not be 0 and also pays for work space there; pages that have
+   * left it are attended by the CPU. post_rope without digests only. QUIRE_UNSUPPORTED where this library was
+   * built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a device
+   * fails. Tensors lie in host memory all the same. */
+  uint32_t device;
   /* NULL, or a file for quire-trace: which pages each step attended. Kept in memory until quire_close, beside
    * the budgets: at most 112 MiB, the first million events. */
   const char* access_trace_path;
@@ -299,7 +310,11 @@ typedef struct quire_step_entry {
 
 typedef struct quire_step_options {
   uint32_t struct_size;
-  void* stream; /* the engine's stream on a CUDA device; NULL here */
+  /* NULL, or a stream of the engine's (cudaStream_t) on the cache's CUDA device: work given to it before
+   * quire_append or quire_attend of this step has run before Quire reads that call's tensors. What Quire
+   * writes is there when quire_step_wait or quire_step_poll has returned, for work given to the stream from
+   * then on. */
+  void* stream;
   uint64_t reserved[4];
 } quire_step_options;
 

@@ -75,7 +75,7 @@ static void test_defaults(void) {
   EXPECT(options.io_depth == 16 && options.io_deadline_ms == 30000 && options.max_step_tokens == 512);
   EXPECT(options.layer_options == NULL && options.nvme_path == NULL && options.trace_path == NULL);
   EXPECT(options.store_path == NULL && options.store_budget == 0 && options.model_fingerprint[0] == 0);
-  EXPECT(options.eviction == QUIRE_EVICT_AUTO && options.zero == 0 && options.access_trace_path == NULL);
+  EXPECT(options.eviction == QUIRE_EVICT_AUTO && options.device == QUIRE_DEVICE_CPU && options.access_trace_path == NULL);
   for (size_t i = 0; i < sizeof options.reserved / sizeof *options.reserved; i++) {
     EXPECT(options.reserved[i] == 0);
   }
@@ -140,9 +140,9 @@ static void test_refused_options(void) {
   options.eviction = (quire_eviction)6;
   expect_refused(QUIRE_INVALID, &options, "eviction", __FILE__, __LINE__);
   options.eviction = QUIRE_EVICT_S3FIFO;
-  options.zero = 1;
-  expect_refused(QUIRE_INVALID, &options, "zero", __FILE__, __LINE__);
-  options.zero = 0;
+  options.device = QUIRE_DEVICE_CUDA; /* a build with CUDA wants a device_budget first, and then a device */
+  EXPECT(quire_open(&options, &cache) != QUIRE_OK && cache == NULL && *quire_last_error(NULL) != '\0');
+  options.device = QUIRE_DEVICE_CPU;
   options.io_engine = (quire_io_engine)3;
   expect_refused(QUIRE_INVALID, &options, "io_engine", __FILE__, __LINE__);
   options.io_engine = QUIRE_IO_AUTO;

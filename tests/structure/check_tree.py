@@ -6,6 +6,7 @@ usage: check_tree.py ROOT
 Prints one line per fault and exits with 1 when there is any. The rules are the constants below.
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -93,6 +94,13 @@ def check_text(root, path):
                 yield f"{path}:{number}: {what}: {line.strip()}"
 
 
+def check_mode(root, path):
+    """What says how it is to be run can be run so."""
+    with open(root / path, "rb") as file:
+        if file.read(2) == b"#!" and not os.access(root / path, os.X_OK):
+            yield f"{path}: begins with #! and is not executable; chmod +x it"
+
+
 def check_readme(root):
     """The README shows the C example verbatim."""
     example, readme = root / "bindings/c/example.c", root / "README.md"
@@ -109,6 +117,8 @@ def check(root):
     for path in files(root):
         if path.suffix in SOURCE_SUFFIXES:
             yield from check_includes(root, path)
+        if path.suffix == ".sh":
+            yield from check_mode(root, path)
         if path.suffix in TEXT_SUFFIXES or path.parts[0] == ".ci":
             yield from check_text(root, path)
 

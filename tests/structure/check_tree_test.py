@@ -46,6 +46,7 @@ PLANTED = {
     "machine path in a script": (".ci/run", "cd /" + "home/me\n", "path of one machine"),
     "unfinished work": ("bench/run.sh", "# TO" + "DO: later\n", "unfinished work"),
     "a long file": ("quant/bad.h", "\n" * 601, "601 lines"),
+    "a script that cannot be run": ("bench/bad.sh", "#!/usr/bin/env bash\n", "not executable"),
     "another example": ("README.md", "# x\n```c\nint main(void) { return 1; }\n```\n", "README.md"),
 }
 

@@ -9,10 +9,8 @@ int main(int argc, char** argv) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess || count == 0) {
-    std::fprintf(
-        stderr,
-        "quire-gpu-tests: there is no GPU on this machine (%s); run them where nvidia-smi lists one\n",
-        cudaGetErrorString(error));
+    std::fprintf(stderr, "%s: there is no GPU on this machine (%s); run it where nvidia-smi lists one\n",
+                 argv[0], cudaGetErrorString(error));
     return 1;
   }
   return RUN_ALL_TESTS();

@@ -105,32 +105,14 @@ TEST_F(CudaEngine, FoldsBytesOfForksAndTruncatedSequencesAsTheCpu) {
   EXPECT_EQ(walk(*open_on_device(world)), expected);
 }
 
-// Keys and values near the largest f32, appended and not attended.
-Status append_huge(Engine& engine, const World& world, Sequence* sequence, uint64_t count) {
-  constexpr float kHuge = 6e37F;
-  const StepRequest request{sequence, 0, count};
-  Result<std::unique_ptr<OpenStep>> step = engine.cache().begin({&request, 1});
-  if (!step.ok()) return step.status();
-  for (uint32_t layer = 0; layer < world.layers; ++layer) {
-    std::vector<float> keys = rows(world, Row::kKey, layer, 0, count);
-    std::vector<float> values = rows(world, Row::kValue, layer, 0, count);
-    for (float& x : keys) x *= kHuge;
-    for (float& x : values) x *= kHuge;
-    Status status = engine.cache().append(step->get(), layer, view(keys, world.head_dim, world.kv_heads),
-                                          view(values, world.head_dim, world.kv_heads));
-    if (status.ok()) status = engine.cache().wait(step->get());
-    if (!status.ok()) return status;
-  }
-  return engine.cache().end(step->get());
-}
-
 TEST_F(CudaEngine, ClampsBytesBeyondACodecsRangeAsTheCpu) {
   uint32_t cases = 0;
   for (const CodecId codec : {CodecId::kRot4, CodecId::kTcq3}) {
     const World world = small_world(codec);
     const auto walk = [&](Engine& engine) {
       Sequence* sequence = new_sequence(engine, world);
-      const Status status = append_huge(engine, world, sequence, 128);
+      constexpr float kHuge = 6e37F;  // brings keys and values near the largest f32
+      const Status status = append_tokens(engine, world, sequence, 0, 128, kHuge);
       EXPECT_TRUE(status.ok()) << status.message();
       return pages_of(engine, sequence);
     };

@@ -61,4 +61,24 @@ inline std::unique_ptr<Engine> open_on_device(const World& world) {
   return engine.ok() ? std::move(*engine) : nullptr;
 }
 
+// Appends `count` tokens, keys and values times `scale`. Without queries: what a prefill's attention costs on
+// the emulator is another test's.
+inline Status append_tokens(Engine& engine, const World& world, Sequence* sequence, uint64_t first,
+                            uint64_t count, float scale = 1.0F) {
+  const StepRequest request{sequence, first, count};
+  Result<std::unique_ptr<OpenStep>> step = engine.cache().begin({&request, 1});
+  if (!step.ok()) return step.status();
+  for (uint32_t layer = 0; layer < world.layers; ++layer) {
+    std::vector<float> keys = rows(world, Row::kKey, layer, first, count);
+    std::vector<float> values = rows(world, Row::kValue, layer, first, count);
+    for (float& x : keys) x *= scale;
+    for (float& x : values) x *= scale;
+    Status status = engine.cache().append(step->get(), layer, view(keys, world.head_dim, world.kv_heads),
+                                          view(values, world.head_dim, world.kv_heads));
+    if (status.ok()) status = engine.cache().wait(step->get());
+    if (!status.ok()) return status;
+  }
+  return engine.cache().end(step->get());
+}
+
 }  // namespace quire::testing

@@ -116,22 +116,6 @@ World tight_world(CodecId codec) {
   return world;
 }
 
-// Without queries: what a prefill's attention costs on the emulator is another test's.
-Status append_tokens(Engine& engine, const World& world, Sequence* sequence, uint64_t first, uint64_t count) {
-  const StepRequest request{sequence, first, count};
-  Result<std::unique_ptr<OpenStep>> step = engine.cache().begin({&request, 1});
-  if (!step.ok()) return step.status();
-  for (uint32_t layer = 0; layer < world.layers; ++layer) {
-    const std::vector<float> keys = rows(world, Row::kKey, layer, first, count);
-    const std::vector<float> values = rows(world, Row::kValue, layer, first, count);
-    Status status = engine.cache().append(step->get(), layer, view(keys, world.head_dim, world.kv_heads),
-                                          view(values, world.head_dim, world.kv_heads));
-    if (status.ok()) status = engine.cache().wait(step->get());
-    if (!status.ok()) return status;
-  }
-  return engine.cache().end(step->get());
-}
-
 TEST_F(CudaEngine, MixedPlacesAttendAsF64Does) {
   uint32_t cases = 0;
   for (const CodecId codec : {CodecId::kF32, CodecId::kInt8}) {

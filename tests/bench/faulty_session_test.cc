@@ -39,7 +39,7 @@ const std::vector<int32_t>& text() {
 CacheOptions spilling(quire_codec codec, const TemporaryFolder& folder) {
   CacheOptions options;
   options.key_codec = options.value_codec = codec;
-  options.host_budget = 6 << 20;
+  options.host_budget = 13 << 19;
   options.nvme_budget = 64 << 20;
   options.nvme_path = folder.path();
   options.chunk_tokens = 128;

@@ -1,5 +1,6 @@
 #include "bindings/engine.h"
 
+#include <algorithm>
 #include <random>
 #include <string_view>
 #include <utility>
@@ -7,6 +8,7 @@
 #include "kvcache/os_memory.h"
 #include "offload/nvme_tier.h"
 #include "offload/open_engine.h"
+#include "offload/timed_store_file.h"
 #include "quant/digest.h"
 
 namespace quire {
@@ -60,9 +62,8 @@ Status Engine::write_traces() const {
 }
 
 CacheContext Engine::context() {
-  const Clock& clock = options_.clock != nullptr ? *options_.clock : steady_clock_;
   return {options_.config, *options_.kernels, *residency_,
-          *host_budget_,   *executor_,        clock,
+          *host_budget_,   *executor_,        clock(),
           counters_,       trace_.get(),      reinterpret_cast<float*>(seal_work_.data())};
 }
 
@@ -130,7 +131,7 @@ Status Engine::build_mover(const CacheContext& context) {
   }
   Result<std::unique_ptr<Mover>> mover =
       Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive,
-                    options_.nvme_write_budget_per_day);
+                    write_budget_.get());
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());
@@ -148,28 +149,48 @@ Status Engine::reserve_seal_work() {
   return {};
 }
 
-Status Engine::build_prefixes() {
-  if (!options_.store_path.empty()) {
-    if (options_.model_fingerprint == std::array<uint64_t, 2>{}) {
-      return invalid(
-          "a store needs model_fingerprint, so that blocks of one model never serve another: set it to a "
-          "hash "
-          "of the weights and of what else keys and values follow from");
-    }
-    auto file =
-        options_.open_store ? options_.open_store(options_.store_path) : open_store_file(options_.store_path);
-    if (!file.ok()) return file.status();
-    std::random_device random;
-    const auto word = [&] { return uint64_t{random()} << 32 | random(); };
-    const PersistentStoreOptions store_options{
-        store_shape(options_.config),
-        {block_pages(options_.config, 0), block_pages(options_.config, 1)},
-        options_.store_budget,
-        {word(), word()}};
-    auto store = PersistentStore::open(std::move(*file), store_options, *host_budget_);
-    if (!store.ok()) return store.status();
-    store_ = std::move(*store);
+// One bucket for the spill file and the store. It holds the largest write of each: the store takes half.
+void Engine::build_write_budget() {
+  if (options_.nvme_write_budget_per_day == 0) return;
+  const StoreShape shape = store_shape(options_.config);
+  const uint64_t least = std::max<uint64_t>(plan_staging(options_.config, options_.host_budget).write_bytes,
+                                            2 * (2 * uint64_t{shape.header_bytes} + shape.slot_bytes));
+  write_budget_ = std::make_unique<SharedWriteBudget>(
+      WriteBudget(options_.nvme_write_budget_per_day, least, clock().now()));
+}
+
+Status Engine::build_store() {
+  if (options_.store_path.empty()) return {};
+  if (options_.model_fingerprint == std::array<uint64_t, 2>{}) {
+    return invalid(
+        "a store needs model_fingerprint, so that blocks of one model never serve another: set it to a "
+        "hash "
+        "of the weights and of what else keys and values follow from");
   }
+  auto named =
+      options_.open_store ? options_.open_store(options_.store_path) : open_named_file(options_.store_path);
+  if (!named.ok()) return named.status();
+  const StoreShape shape = store_shape(options_.config);
+  const StoreFileOptions file_options{options_.io_deadline, shape.slot_bytes, options_.open_store_io};
+  auto file = TimedStoreFile::open(std::move(*named), file_options, clock(), *host_budget_);
+  if (!file.ok()) return file.status();
+  std::random_device random;
+  const auto word = [&] { return uint64_t{random()} << 32 | random(); };
+  const PersistentStoreOptions store_options{
+      shape,
+      {block_pages(options_.config, 0), block_pages(options_.config, 1)},
+      options_.store_budget,
+      {word(), word()},
+      write_budget_.get(),
+      &clock()};
+  auto store = PersistentStore::open(std::move(*file), store_options, *host_budget_);
+  if (!store.ok()) return store.status();
+  store_ = std::move(*store);
+  return {};
+}
+
+Status Engine::build_prefixes() {
+  if (Status status = build_store(); !status.ok()) return status;
   Result<std::unique_ptr<PrefixCache>> prefixes = PrefixCache::create(*cache_, store_.get());
   if (!prefixes.ok()) return prefixes.status();
   prefixes_ = std::move(*prefixes);
@@ -179,8 +200,7 @@ Status Engine::build_prefixes() {
 Status Engine::build() {
   if (Status status = check_config(&options_.config); !status.ok()) return status;
   if (!options_.trace_path.empty()) {
-    const Clock& clock = options_.clock != nullptr ? *options_.clock : steady_clock_;
-    trace_ = std::make_unique<Trace>(clock, kTraceEvents);
+    trace_ = std::make_unique<Trace>(clock(), kTraceEvents);
   }
   host_budget_ = std::make_unique<Budget>(options_.host_budget);
   if (options_.device_budget > 0) device_budget_ = std::make_unique<Budget>(options_.device_budget);
@@ -203,6 +223,7 @@ Status Engine::build() {
     residency_->set_access_trace(access_trace_.get());
   }
   if (Status status = reserve_seal_work(); !status.ok()) return status;
+  build_write_budget();
   if (Status status = build_mover(context()); !status.ok()) return status;
   Result<std::unique_ptr<Cache>> cache = Cache::create(context(), *device_);
   if (!cache.ok()) return cache.status();

@@ -14,6 +14,7 @@
 #include "kvcache/prefix_cache.h"
 #include "offload/io_engine.h"
 #include "offload/mover.h"
+#include "offload/named_file.h"
 #include "offload/persistent_store.h"
 
 namespace quire {
@@ -41,7 +42,8 @@ struct EngineOptions {
   // For tests; nullptr: the real ones.
   const Clock* clock = nullptr;
   IoEngineFactory open_io;
-  std::function<Result<std::unique_ptr<StoreFile>>(const std::string& path)> open_store;
+  std::function<Result<std::unique_ptr<NamedFile>>(const std::string& path)> open_store;
+  IoEngineFactory open_store_io;
   CpuDeviceOptions device;
   // Opens what pages in device_budget are folded and attended on; empty: these are host memory, and the
   // CPU's.
@@ -78,7 +80,10 @@ class Engine {
   Status build();
   Status build_page_device();
   Status build_mover(const CacheContext& context);
+  Status build_store();
   Status build_prefixes();
+  void build_write_budget();
+  const Clock& clock() const { return options_.clock != nullptr ? *options_.clock : steady_clock_; }
   CacheContext context();
   Status check_budget() const;
   Status reserve_seal_work();
@@ -98,7 +103,8 @@ class Engine {
   std::unique_ptr<Stream> copy_stream_;
   BudgetedBytes seal_work_;
   std::unique_ptr<Residency> residency_;
-  const char* io_name_ = "none";  // static storage
+  std::unique_ptr<SharedWriteBudget> write_budget_;  // nullptr: no limit
+  const char* io_name_ = "none";                     // static storage
   std::unique_ptr<Mover> mover_;
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<PersistentStore> store_;

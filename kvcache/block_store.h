@@ -31,7 +31,8 @@ struct BlockStoreStats {
   uint64_t loaded_blocks = 0;
   uint64_t stored_blocks = 0;
   uint64_t evicted_blocks = 0;
-  uint64_t damaged_blocks = 0;  // did not prove right when they were read, and were dropped
+  uint64_t damaged_blocks = 0;       // did not prove right when they were read, and were dropped
+  uint64_t unaffordable_blocks = 0;  // not put because of the write budget
   uint64_t read_bytes = 0;
   uint64_t written_bytes = 0;
 };
@@ -51,7 +52,8 @@ class BlockStore {
   virtual Result<StoredBlock> load(PrefixChain* chain, size_t block, const StoredBlock& before,
                                    std::span<uint8_t> bytes) = 0;
   // Keeps a block that find did not find, and its note. bytes as for load; what is behind the last page
-  // becomes zero. May evict blocks that were used longest ago, never one of this chain: then kOverBudget.
+  // becomes zero. May evict blocks that were used longest ago, never one of this chain: then, and when what
+  // may be written in a day has been written, kOverBudget.
   // What fails is not visible.
   virtual Result<StoredBlock> put(const PrefixChain& chain, size_t block, const StoredBlock& before,
                                   std::span<uint8_t> bytes) = 0;

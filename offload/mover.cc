@@ -34,7 +34,7 @@ Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patie
 
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
                                              const TierOpener& open_tier, Nanoseconds patience,
-                                             MoverDrive drive, uint64_t write_budget_per_day) {
+                                             MoverDrive drive, SharedWriteBudget* write_budget) {
   std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience, drive));
   if (!open_tier) return mover;
   mover->layout_ = plan_staging(context.config, context.host_budget.limit());
@@ -46,7 +46,7 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
   }
   mover->staging_ = std::move(*staging);
   prefer_large_pages(mover->staging_.data(), mover->staging_.size());
-  mover->write_budget_ = WriteBudget(write_budget_per_day, mover->layout_.write_bytes, context.clock.now());
+  mover->write_budget_ = write_budget;
   mover->loads_.resize(mover->layout_.loads);
   mover->writes_.resize(mover->layout_.writes);
   if (drive == MoverDrive::kCallers) {

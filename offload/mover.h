@@ -64,14 +64,14 @@ using TierOpener = std::function<Result<std::unique_ptr<Tier>>(std::span<uint8_t
 class Mover final : public Pager {
  public:
   // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
-  // a device tier. write_budget_per_day: bytes, 0 for no limit; pages that it keeps in memory can not make
-  // room. patience: how long, in real time, late requests may keep all of the staging memory before
-  // the disk counts as hung; on the context's clock when callers drive. Both the context and the stream
-  // outlive the mover.
+  // a device tier. write_budget: nullptr for no limit, else it outlives the mover; pages that it keeps in
+  // memory can not make room. patience: how long, in real time, late requests may keep all of the staging
+  // memory before the disk counts as hung; on the context's clock when callers drive. Both the context and
+  // the stream outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
                                                const TierOpener& open_tier, Nanoseconds patience,
                                                MoverDrive drive = MoverDrive::kThread,
-                                               uint64_t write_budget_per_day = 0);
+                                               SharedWriteBudget* write_budget = nullptr);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -151,7 +151,7 @@ class Mover final : public Pager {
   bool broken_ = false;  // the io engine failed for good
   bool stopping_ = false;
   MoverCounts counts_;
-  WriteBudget write_budget_{0, 0, Nanoseconds::zero()};
+  SharedWriteBudget* write_budget_ = nullptr;
   bool budget_spent_ = false;   // nothing was written because of it
   std::unique_ptr<Tier> tier_;  // set before and cleared after everything that uses it
   std::thread thread_;

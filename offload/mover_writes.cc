@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "offload/mover_parts.h"
@@ -51,7 +52,9 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   const Page& leader = from_front ? *chosen.front() : *chosen.back();
   const Tier::Room room = tier_->put_room({leader.stream, leader.layer}, leader.bytes);
   // Early copies leave half of the bucket to those who need room.
-  const uint64_t allowed = write_budget_.available(context_.clock.now()) / (early ? 2 : 1);
+  std::optional<SharedWriteBudget::Access> budget;
+  if (write_budget_ != nullptr) budget.emplace(write_budget_->access());
+  const uint64_t allowed = budget ? (*budget)->available(context_.clock.now()) / (early ? 2 : 1) : UINT64_MAX;
   const uint64_t most_bytes = std::min({layout_.write_bytes, room.bytes, run_align_down(allowed)});
   tier_full_ = room.pages == 0;
   budget_spent_ = allowed < run_align_up(leader.bytes);
@@ -66,6 +69,7 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   // Nobody waits for an early copy: until a run is full or fills its blocks well, more pages may join it.
   const uint64_t padding = run_align_up(bytes) - bytes;
   if (early && !full && padding > bytes / kPaddingShare) return {};
+  if (budget) (*budget)->take(bytes + padding);
   if (!from_front) std::reverse(pages.begin(), pages.end());
   for (Page* page : pages) {
     page->writing = true;
@@ -116,7 +120,6 @@ void Mover::start_write() {
   write.start = context_.clock.now();
   write.busy = true;
   const StreamId stream{write.pages[0]->stream, write.pages[0]->layer};
-  write_budget_.take(padded);
   const Status status = tier_->put_run(kWriteTag | index, stream, put, {buffer, padded}, write.places);
   if (status.ok()) return;
   settle_write(write, status.code(), 0);

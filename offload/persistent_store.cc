@@ -68,8 +68,10 @@ Status PersistentStore::read_superblocks() {
   for (uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
     const uint64_t offset = uint64_t{copy} * kSuperblockBytes;
     if (offset >= *size) continue;
+    const Status status = file_->read(offset, block);
+    if (status.code() == StatusCode::kDeadline) return status;
     // A copy that cannot be read is as good as a torn one.
-    if (!file_->read(offset, block).ok()) {
+    if (!status.ok()) {
       is_blank = false;
       continue;
     }
@@ -119,7 +121,10 @@ Status PersistentStore::scan(uint64_t slots) {
   for (uint64_t first = 0; first < slots; first += kGroupSlots) {
     const uint64_t count = std::min<uint64_t>(kGroupSlots, slots - first);
     const std::span<uint8_t> bytes(buffer->data(), count * header_bytes);
-    if (!file_->read(shape().header_offset(first), bytes).ok()) {
+    const Status status = file_->read(shape().header_offset(first), bytes);
+    // What a slow disk has may be whole: it is not to be taken for free.
+    if (status.code() == StatusCode::kDeadline) return status;
+    if (!status.ok()) {
       counts_.refused_blocks += count;
       continue;
     }
@@ -215,6 +220,7 @@ Result<BlockHeader> PersistentStore::prove(const PrefixChain& chain, size_t bloc
     serial = index_.serial(*slot);
   }
   Result<BlockHeader> header = read_header(*slot);
+  if (header.status().code() == StatusCode::kDeadline) return not_there(block);
   if (!header.ok() || header->serial != serial || header->id != chain.ids[block]) {
     drop(*slot);
     return not_there(block);
@@ -236,9 +242,17 @@ Status PersistentStore::erase_header(uint32_t slot) {
   return file_->write(shape().header_offset(slot), block);
 }
 
+// Takes the bytes from the write budget.
+bool PersistentStore::may_write(uint64_t bytes) {
+  return options_.write_budget == nullptr ||
+         options_.write_budget->take_of_half(bytes, options_.clock->now());
+}
+
 void PersistentStore::drop(uint32_t slot) {
-  // Where it fails the next process finds the block, and its damage, again.
-  [[maybe_unused]] const Status erased = erase_header(slot);
+  // Where it fails, or may not be written, the next process finds the block, and its damage, again.
+  if (may_write(shape().header_bytes)) {
+    [[maybe_unused]] const Status erased = erase_header(slot);
+  }
   const std::scoped_lock lock(mutex_);
   std::vector<uint32_t> freed;
   index_.erase(slot, &freed);
@@ -261,6 +275,7 @@ Result<StoredBlock> PersistentStore::load(PrefixChain* chain, size_t block, cons
   const std::span<const uint32_t> pages = pages_of(block);
   const uint64_t length = run_align_up(header->data_bytes);
   if (Status status = file_->read(shape().data_offset(slot), bytes.first(length)); !status.ok()) {
+    if (status.code() == StatusCode::kDeadline) return not_there(block);
     drop(slot);
     return status;
   }
@@ -327,6 +342,12 @@ Result<StoredBlock> PersistentStore::put(const PrefixChain& chain, size_t block,
     const uint32_t other = index_.find(chain.ids[block]);
     if (other != kNoSlot) return Status(StatusCode::kMiss, "the store holds another block of this name");
   }
+  const uint64_t written_bytes = 2 * uint64_t{shape().header_bytes} + data.size();
+  if (!may_write(written_bytes)) {
+    const std::scoped_lock lock(mutex_);
+    ++counts_.unaffordable_blocks;
+    return Status(StatusCode::kOverBudget, "nvme_write_budget_per_day is used up for now; publish later");
+  }
   const Result<uint32_t> slot = take_slot(before, block == 0);
   if (!slot.ok()) return slot.status();
   header.file = superblock_.file;
@@ -347,7 +368,7 @@ Result<StoredBlock> PersistentStore::put(const PrefixChain& chain, size_t block,
   }
   index_.insert(*slot, header.id, header.serial, block == 0 ? kNoSlot : before.slot);
   ++counts_.stored_blocks;
-  counts_.written_bytes += 2 * uint64_t{shape().header_bytes} + data.size();
+  counts_.written_bytes += written_bytes;
   return StoredBlock{header.serial, *slot};
 }
 

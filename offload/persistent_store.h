@@ -4,7 +4,9 @@
 // pages are, whenever the process ends; when the machine ends, in whatever order its disk wrote, pages that
 // do not match their header are found by their checksums. What is read counts only after its header has
 // proven scope, tokens and place in the chain, and its pages their checksums; anything else is dropped with
-// all that stands behind it. Invariants: the file never grows beyond the byte cap; evicted is the block that
+// all that stands behind it. A disk that does not answer in time (store_file.h) makes misses of what it was
+// asked for and harms nothing else: blocks stay, and a slot is written again only when no earlier write can
+// still reach it. Invariants: the file never grows beyond the byte cap; evicted is the block that
 // was used longest ago, never one of the chain at work. Thread safety: as BlockStore says.
 #pragma once
 
@@ -17,6 +19,7 @@
 #include "offload/block_index.h"
 #include "offload/store_file.h"
 #include "offload/store_format.h"
+#include "offload/write_budget.h"
 
 namespace quire {
 
@@ -25,6 +28,8 @@ struct PersistentStoreOptions {
   std::array<std::vector<uint32_t>, 2> pages;  // block_pages of the first block, and of all others
   uint64_t budget = 0;                         // bytes of the file, all counted
   FileId new_file{};                           // random, for a file that is made
+  SharedWriteBudget* write_budget = nullptr;   // nullptr: no limit; else it and the clock outlive the store
+  const Clock* clock = nullptr;
 };
 
 class PersistentStore final : public BlockStore {
@@ -66,6 +71,7 @@ class PersistentStore final : public BlockStore {
                             uint32_t* slot);
   void drop(uint32_t slot);
   Status erase_header(uint32_t slot);
+  bool may_write(uint64_t bytes);
   Result<uint32_t> take_slot(const StoredBlock& before, bool first);
   Status write_block(const BlockHeader& header, std::span<const uint8_t> bytes);
 

@@ -1,12 +1,14 @@
-// The seam to the one named file of a persistent store: reads and writes that have ended when they return.
+// The seam to the file of a persistent store: reads and writes that have ended, or have failed, when they
+// return.
 //
-// Invariants: a transfer moves everything or reports an error; what sync covers survives the machine.
-// Offsets, lengths and addresses are multiples of kRunAlign, so that a file may bypass the page cache. Thread
-// safety: one thread at a time.
+// Invariants: a transfer moves everything or reports an error; the caller's memory is its own again in any
+// case; what sync covers survives the machine. kDeadline: the disk did not answer in time, or still owes the
+// answer to an earlier request; until it comes nothing else is asked of the file, so that a late write cannot
+// hit what was written after it. Offsets, lengths and addresses are multiples of kRunAlign, so that a file
+// may bypass the page cache. Thread safety: one thread at a time.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
 
@@ -28,10 +30,5 @@ class StoreFile {
   // For messages.
   virtual const std::string& name() const = 0;
 };
-
-// Opens the file, or makes it, for this process alone: kInvalid when another one, or another cache of this
-// one, has it open. The lock goes with the process, however that ends. Where the file system can, reads and
-// writes bypass the page cache.
-Result<std::unique_ptr<StoreFile>> open_store_file(const std::string& path);
 
 }  // namespace quire

@@ -2,11 +2,13 @@
 //
 // The bucket holds an hour's share, but at least one large write, and starts full: in any day at most that
 // share more than the limit is written. Time is passed in; when it goes backwards nothing is refilled until
-// it has caught up. Thread safety: a value that one thread at a time may touch.
+// it has caught up. Everything of a cache that writes shares one bucket: the spill file and the store. Thread
+// safety: WriteBudget is a value that one thread at a time may touch, SharedWriteBudget may be used by any.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 
 #include "kvcache/clock.h"
 
@@ -45,6 +47,37 @@ class WriteBudget {
   uint64_t most_;
   uint64_t tokens_;
   Nanoseconds filled_;
+};
+
+class SharedWriteBudget {
+ public:
+  explicit SharedWriteBudget(const WriteBudget& budget) : budget_(budget) {}
+
+  // Between looking at what is there and taking it nobody else does.
+  class Access {
+   public:
+    WriteBudget* operator->() const { return budget_; }
+
+   private:
+    friend class SharedWriteBudget;
+    Access(std::mutex& mutex, WriteBudget& budget) : lock_(mutex), budget_(&budget) {}
+    std::unique_lock<std::mutex> lock_;
+    WriteBudget* budget_;
+  };
+  Access access() { return {mutex_, budget_}; }
+
+  // For what need not be written: takes the bytes when they are at most half of what is there, so that those
+  // who need room find the rest.
+  bool take_of_half(uint64_t bytes, Nanoseconds now) {
+    const Access budget = access();
+    if (bytes > budget->available(now) / 2) return false;
+    budget->take(bytes);
+    return true;
+  }
+
+ private:
+  std::mutex mutex_;
+  WriteBudget budget_;
 };
 
 }  // namespace quire

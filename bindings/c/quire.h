@@ -215,9 +215,10 @@ typedef struct quire_options {
    * (quire_selection); about 2 * head_dim bytes per page and kv head, counted against host_budget. post_rope
    * only. Default 0. */
   uint32_t digests;
-  /* Bytes that may be written to disk per day, so that it does not wear out; 0 (default): no limit. A bucket
-   * of an hour's share refills steadily. Pages that may not go down stay in memory; a step that then finds no
-   * room gets QUIRE_OVER_BUDGET. */
+  /* Bytes that may be written to disk per day, by the spill file and the store together, so that it does not
+   * wear out; 0 (default): no limit. A bucket of an hour's share refills steadily. Pages that may not go down
+   * stay in memory; a step that then finds no room gets QUIRE_OVER_BUDGET. Blocks that may not be written are
+   * not published. */
   uint64_t nvme_write_budget_per_day;
   /* NULL, or a file that keeps published blocks for later processes (see quire_prefix); it is made when it
    * does not exist. One cache at a time may have it open: quire_open refuses the second. The file never grows
@@ -459,8 +460,8 @@ QUIRE_API quire_status quire_prefix_adopt(quire_sequence* sequence, const quire_
 /* Makes the whole blocks of the first `count` tokens known, which must be the sequence's; with a store, waits
  * until they are kept there. *blocks (or NULL) is how many it did not have. A store that is full gives up
  * blocks that were used longest ago, and keeps the beginning of a prefix that it cannot hold whole. A lost
- * page, too, ends what is kept: no failure. QUIRE_IO: the store failed; what it does not have is not visible
- * in it. */
+ * page, too, ends what is kept, and so does nvme_write_budget_per_day: no failure. QUIRE_IO, QUIRE_DEADLINE:
+ * the store failed or did not answer; what it does not have is not visible in it. */
 QUIRE_API quire_status quire_prefix_publish(quire_sequence* sequence, const quire_prefix* prefix,
                                             uint64_t* blocks);
 

@@ -3,6 +3,7 @@
 
 #include "tests/offload/support.h"
 #include "tests/support/engine_world.h"
+#include "tests/support/temporary_store.h"
 
 namespace quire::testing {
 namespace {
@@ -40,6 +41,46 @@ TEST(WriteBudgetOfAnEngine, IsKeptAndComesBackWithTime) {
   const uint64_t length = engine.cache().length(sequence);
   EXPECT_TRUE(run_chunks(engine, world, sequence, length, 64, 64).status.ok());
   EXPECT_GT(engine.mover()->tier_stats().written_bytes, before);
+}
+
+// What the store writes is missing to the spill file, and publishing leaves half to it.
+TEST(WriteBudgetOfAnEngine, TheStoreAndTheSpillFileShareIt) {
+  const TemporaryStore file;
+  const World world = spilling_world();
+  StepClock clock;
+  EngineOptions options = engine_options(world);
+  options.clock = &clock;
+  options.nvme_write_budget_per_day = uint64_t{12} << 20;
+  options.store_path = file.path();
+  options.store_budget = uint64_t{16} << 20;
+  options.model_fingerprint = {1, 2};
+  auto opened = Engine::open(std::move(options));
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  Engine& engine = **opened;
+  Sequence* sequence = *engine.cache().create_sequence();
+  ASSERT_TRUE(run_chunks(engine, world, sequence, 0, 1280, 64).status.ok());
+  const uint64_t share = (uint64_t{12} << 20) / 24;
+  clock.advance(std::chrono::hours(1));
+  const uint64_t spilled = engine.mover()->tier_stats().written_bytes;
+  std::vector<int32_t> tokens(1280);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i);
+  const PrefixScope scope{engine.model_fingerprint(), {7, 0}, 0, 0, layout_hash(engine.config())};
+  const PrefixChain chain = make_chain(scope, world.page_tokens, tokens);
+  // Publishing reads pages that may have to come up, so the spill file may be written meanwhile as well.
+  const auto stored = engine.prefixes().publish(sequence, chain);
+  ASSERT_TRUE(stored.ok()) << stored.status().message();
+  const BlockStoreStats store = engine.prefixes().store()->stats();
+  EXPECT_GT(*stored, 0U);
+  EXPECT_GT(store.unaffordable_blocks, 0U);
+  while (run_chunks(engine, world, sequence, engine.cache().length(sequence), 64, 64).status.ok()) {
+  }
+  const uint64_t all = engine.mover()->tier_stats().written_bytes - spilled + store.written_bytes;
+  EXPECT_LE(all, share + share / 20) << "headers of extents come on top";
+  EXPECT_GE(all, share / 2);
+  clock.advance(std::chrono::hours(1));
+  const auto later = engine.prefixes().publish(sequence, chain);
+  ASSERT_TRUE(later.ok()) << later.status().message();
+  EXPECT_GT(*later, 0U);
 }
 
 TEST(WriteAmplification, IsAFewPercentAtMost) {

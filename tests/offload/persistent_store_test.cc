@@ -7,6 +7,7 @@
 
 #include <random>
 
+#include "offload/named_file.h"
 #include "quant/bytes.h"
 #include "tests/offload/made_blocks.h"
 #include "tests/offload/memory_store_file.h"
@@ -280,15 +281,15 @@ TEST_F(PersistentStoreTest, AFullDiskAndADeadOneCostBlocksOnly) {
 
 TEST_F(PersistentStoreTest, OneCacheAtATime) {
   const TemporaryStore file;
-  auto first = open_store_file(file.path());
+  auto first = open_named_file(file.path());
   ASSERT_TRUE(first.ok()) << first.status().message();
-  const auto second = open_store_file(file.path());
+  const auto second = open_named_file(file.path());
   EXPECT_EQ(second.status().code(), StatusCode::kInvalid);
   EXPECT_NE(second.status().message().find("is in use by another process or cache"), std::string::npos);
   first->reset();
-  EXPECT_TRUE(open_store_file(file.path()).ok());
-  EXPECT_FALSE(open_store_file("/nowhere/blocks").ok());
-  EXPECT_EQ(open_store_file("/dev/null").status().code(), StatusCode::kInvalid);
+  EXPECT_TRUE(open_named_file(file.path()).ok());
+  EXPECT_FALSE(open_named_file("/nowhere/blocks").ok());
+  EXPECT_EQ(open_named_file("/dev/null").status().code(), StatusCode::kInvalid);
 }
 
 TEST_F(PersistentStoreTest, BudgetsAreHard) {

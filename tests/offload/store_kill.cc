@@ -18,6 +18,7 @@
 #include <random>
 #include <string>
 
+#include "offload/timed_store_file.h"
 #include "tests/offload/made_blocks.h"
 #include "tests/support/temporary_store.h"
 
@@ -39,7 +40,9 @@ struct Shared {
 PrefixChain chain_number(size_t number) { return made_chain(number / kMembers, number % kMembers, kBlocks); }
 
 std::unique_ptr<PersistentStore> open_store(const std::string& path, Budget& budget) {
-  auto file = open_store_file(path);
+  static const SteadyClock clock;
+  const StoreFileOptions options{std::chrono::seconds(30), uint64_t{64} * 4096, {}};
+  auto file = open_store_file(path, options, clock, budget);
   if (!file.ok()) {
     std::fprintf(stderr, "store_kill: %s\n", file.status().message().c_str());
     return nullptr;

@@ -3,7 +3,7 @@
 
 usage: census.py NVCC ROOT [--arch 90] [UNIT...]
 
-UNITs are files of quant/cuda without .cu; without any, a few that compile in seconds. Of each: no `trap` (nvcc makes one
+UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, a few that compile in seconds. Of each: no `trap` (nvcc makes one
 of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory, and the
 instructions that the kernel is built on. Prints a line per unit and exits with 1 when one is not as it should be.
 """
@@ -26,10 +26,16 @@ WANTED = {
     "encode_uniform": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_nonuniform": [],
     "encode": ["ld.global.v4"],
+    "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"]
+QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "rows", "sample", "select"]
 EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
+
+
+def source_of(root, unit):
+    folders = [root / "quant/cuda", root / "bench/qwen3/cuda"]
+    return next(path for path in (folder / f"{unit}.cu" for folder in folders) if path.exists())
 
 
 def wanted(unit):
@@ -41,7 +47,7 @@ def faults(nvcc, root, unit, arch, folder):
     flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{arch}", "-I", str(root)]
     if unit in EXACT:
         flags.append("--fmad=false")
-    subprocess.run([nvcc, *flags, "-ptx", str(root / "quant/cuda" / f"{unit}.cu"), "-o", str(ptx)], check=True)
+    subprocess.run([nvcc, *flags, "-ptx", str(source_of(root, unit)), "-o", str(ptx)], check=True)
     text = ptx.read_text(encoding="utf-8")
     generic = re.sub(r"\b(ld|st)\.v4", r"\1.global.v4", text)  # as an access that may be to any memory, and is to global
     kernels = text.count(".entry")

@@ -10,6 +10,8 @@
 #include <string>
 #include <utility>
 
+#include "kvcache/device_tensors.h"
+
 namespace quire {
 
 // ---- steps and the stream ----
@@ -210,7 +212,12 @@ Status Cache::append(OpenStep* open, uint32_t layer, const TensorView& keys, con
     if (step->failed) return invalid("an append of this step failed: it can only be ended");
     if (step->appended[layer])
       return invalid("layer " + std::to_string(layer) + " was appended in this step already");
-    return append_tokens(context_, step, layer, keys, values);
+    const uint32_t heads = context_.config.kv_heads;
+    const Result<TensorView> host_keys = bring_down(context_, keys, step->tokens, heads, 0);
+    if (!host_keys.ok()) return host_keys.status();
+    const Result<TensorView> host_values = bring_down(context_, values, step->tokens, heads, 1);
+    if (!host_values.ok()) return host_values.status();
+    return append_tokens(context_, step, layer, *host_keys, *host_values);
   });
 }
 
@@ -239,7 +246,14 @@ Status Cache::attend(OpenStep* open, uint32_t layer, const AttendArgs& args) {
   if (Status status = check_layer(layer); !status.ok()) return status;
   return enqueue(open, [this, layer, args](Step* step) -> Status {
     if (Status status = check_attend(*step, layer, args); !status.ok()) return status;
-    return attender_->run(step, layer, args);
+    const uint32_t heads = context_.config.query_heads;
+    const Result<TensorView> queries = bring_down(context_, args.queries, step->tokens, heads, 0);
+    if (!queries.ok()) return queries.status();
+    AttendArgs on_host = args;
+    on_host.queries = *queries;
+    on_host.out = stand_in(context_, args.out, heads);
+    if (Status status = attender_->run(step, layer, on_host); !status.ok()) return status;
+    return bring_up(context_, on_host.out, args.out, step->tokens, heads);
   });
 }
 

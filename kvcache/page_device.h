@@ -2,9 +2,10 @@
 // between the cache and device kernels; a cache without one computes on the CPU and pays a null test per
 // sealed batch and per wave of attention.
 //
-// What crosses the link: of a sealed page its unfolded values go up (f32) and its folded bytes come down
-// once, for checksums; of an attend call its queries go up once; of a wave of up to kWaveRuns runs the
-// references of its pages go up and one merged partial per row comes down, however many pages it has.
+// What crosses the link: tensors of the engine's that lie on the device, down and outputs up, once per call;
+// of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums; of an
+// attend call its queries go up once; of a wave of up to kWaveRuns runs the references of its pages go up and
+// one merged partial per row comes down, however many pages it has.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
@@ -66,6 +67,17 @@ struct DeviceAttendSpace {
   AttendState state;     // of the wave's pages, o divided by l
 };
 
+// `count` runs of `bytes` at strides of bytes, which are at least as long where there are several; either
+// side may be on the device.
+struct RowCopy {
+  uint8_t* to;
+  size_t to_stride;
+  const uint8_t* from;
+  size_t from_stride;
+  size_t bytes;
+  uint32_t count;
+};
+
 class PageDevice : public SlotMemory {
  public:
   ~PageDevice() override;
@@ -84,6 +96,12 @@ class PageDevice : public SlotMemory {
   virtual Status store(uint8_t* slot, const uint8_t* bytes, size_t count) = 0;
   // Good until the next call.
   virtual Result<const uint8_t*> fetch(const uint8_t* slot, size_t count) = 0;
+
+  // Host memory for [max_step_tokens][query_heads][head_dim] floats; room: 0 or 1. Waves write there.
+  virtual uint8_t* tensor_room(uint32_t room) = 0;
+  // Copies are done when finish_copies has returned.
+  virtual Status copy_rows(const RowCopy& copy) = 0;
+  virtual Status finish_copies() = 0;
 
   virtual DeviceAttendSpace attend_space() = 0;
   // Takes the first `rows` rows of the space's q for the waves that follow.

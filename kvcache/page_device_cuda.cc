@@ -167,6 +167,18 @@ class CudaPageDevice final : public PageDevice {
     return static_cast<const uint8_t*>(pages_);
   }
 
+  uint8_t* tensor_room(uint32_t room) override {
+    return reinterpret_cast<uint8_t*>(room == 0 ? host_.q : host_.out.o);
+  }
+
+  Status copy_rows(const RowCopy& copy) override {
+    if (Status status = select(); !status.ok()) return status;
+    const cudaError_t error = cudaMemcpy2DAsync(copy.to, copy.to_stride, copy.from, copy.from_stride,
+                                                copy.bytes, copy.count, cudaMemcpyDefault, stream_);
+    return cuda_status(error, "copying a tensor of the engine's");
+  }
+  Status finish_copies() override { return synchronize("copying a tensor of the engine's"); }
+
   DeviceAttendSpace attend_space() override { return {host_.q, host_.first_token, host_.refs, host_.out}; }
 
   Status load_queries(uint32_t rows) override {

@@ -1,6 +1,7 @@
 // Tensors of the engine: [tokens][heads][dim] of one of three types, the last dimension dense.
 //
-// Views own nothing. Data must be aligned to its element type. Thread safety: pure functions.
+// Views own nothing. Data must be aligned to its element type. Functions that follow them take tensors in
+// host memory; device_tensors.h brings the others there. Thread safety: pure functions.
 #pragma once
 
 #include <cstddef>
@@ -21,6 +22,7 @@ struct TensorView {
   DType dtype;
   uint64_t token_stride;
   uint64_t head_stride;
+  bool on_device = false;
 };
 
 struct MutableTensorView {
@@ -28,6 +30,7 @@ struct MutableTensorView {
   DType dtype;
   uint64_t token_stride;
   uint64_t head_stride;
+  bool on_device = false;
 };
 
 // out[0..dim) = the row as f32: exact.

@@ -1,8 +1,9 @@
 // The seam between the decoder and whatever holds its keys and values.
 //
 // In a pass the decoder calls, layer by layer: append with the keys and values of the pass's tokens, then
-// attend with their queries. A query sees the positions up to its own.
-// Thread safety: one pass at a time.
+// attend with their queries. A query sees the positions up to its own. Rows lie where the decoder computes:
+// on the host, or on a device, by whose stream they are written (compute.h). Thread safety: one pass at a
+// time.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// The forward pass of a dense model, one chunk of tokens at a time.
+// The forward pass of a dense model, one chunk of tokens at a time, on the CPU or a CUDA device (compute.h).
 //
 // What a row's result is depends on its own inputs and on the shape of the products it stood in, so a pass
 // over other rows of the same shape gives the same bits. Work space grows with the chunk, never with the
@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <vector>
 
 #include "bench/qwen3/attention.h"
+#include "bench/qwen3/compute.h"
 #include "bench/qwen3/model.h"
 #include "bench/qwen3/rope.h"
 #include "bench/qwen3/thread_pool.h"
@@ -26,14 +28,20 @@ struct Pass {
 
 class Decoder {
  public:
-  // Both must outlive the decoder.
-  Decoder(const Model& model, ThreadPool& pool);
+  // Both must outlive the decoder. device: as make_compute has it. Throws Error.
+  Decoder(const Model& model, ThreadPool& pool, uint32_t device = 0);
 
   const Model& model() const { return model_; }
-  ThreadPool& pool() const { return pool_; }
+  ThreadPool& pool() const { return compute_->pool(); }
+  // Where rows lie that an Attention is given.
+  Compute& compute() const { return *compute_; }
 
-  // Runs every layer. Returns the logits of the last `logit_rows` tokens, [logit_rows][vocab], valid until
-  // the next forward.
+  // Runs every layer. logits() and sample() are about its last `logit_rows` tokens until the next pass.
+  void run(const Pass& pass, Attention& attention, uint32_t logit_rows, Observer* observer = nullptr);
+  // [logit_rows][vocab], on the host.
+  std::span<const float> logits();
+  // The token after the last one, of which there must be logits; only that leaves a device.
+  int32_t sample(Sampler& sampler);
   std::span<const float> forward(const Pass& pass, Attention& attention, uint32_t logit_rows,
                                  Observer* observer = nullptr);
 
@@ -42,14 +50,24 @@ class Decoder {
 
  private:
   struct Workspace {
-    RopeTable rope;
-    std::vector<float> hidden;    // [n][hidden], the residual stream
-    std::vector<float> normed;    // [n][hidden]
-    std::vector<float> qkv;       // [n][(H + 2 H_kv) * D]
-    std::vector<float> attended;  // [n][H * D]
-    std::vector<float> block;     // [n][hidden], what a block adds to the stream
-    std::vector<float> gate_up;   // [n][2 * intermediate]
-    std::vector<float> gated;     // [n][intermediate]
+    explicit Workspace(Compute& compute)
+        : angles(compute),
+          hidden(compute),
+          normed(compute),
+          qkv(compute),
+          attended(compute),
+          block(compute),
+          gate_up(compute),
+          gated(compute) {}
+    RowBuffer angles;         // cosines, then sines: [n][D / 2] each
+    RowBuffer hidden;         // [n][hidden], the residual stream
+    RowBuffer normed;         // [n][hidden]
+    RowBuffer qkv;            // [n][(H + 2 H_kv) * D]
+    RowBuffer attended;       // [n][H * D]
+    RowBuffer block;          // [n][hidden], what a block adds to the stream
+    RowBuffer gate_up;        // [n][2 * intermediate]
+    RowBuffer gated;          // [n][intermediate]
+    std::vector<float> seen;  // what a host reads of them, where they are on a device
   };
 
   void start(const Pass& pass, Workspace& space) const;
@@ -60,19 +78,18 @@ class Decoder {
   void run_attention(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space,
                      Observer* observer) const;
   void run_mlp(uint32_t layer, const Pass& pass, Workspace& space) const;
-  void embed(const Pass& pass, Workspace& space) const;
-  void add_bias(std::span<const float> bias, std::span<float> rows) const;
-  void norm_heads(const LayerWeights& weights, uint32_t count, Workspace& space) const;
-  void rotate_heads(uint32_t count, Workspace& space) const;
-  void norm_rows(std::span<const float> rows, std::span<const float> weight, std::span<float> out) const;
-  template <typename Function>
-  void for_rows(size_t count, const Function& function) const;
+  void check_tokens(const Pass& pass) const;
+  HeadShape heads() const;
+  const Matrix& head() const;
+  // The rows as the host sees them; on a device, copied to `to`.
+  std::span<const float> on_host(const RowBuffer& rows, std::vector<float>& to) const;
 
   const Model& model_;
-  ThreadPool& pool_;
+  std::unique_ptr<Compute> compute_;
   Workspace space_;
-  std::vector<float> final_;   // [n][hidden], output of the final norm
-  std::vector<float> logits_;  // [logit_rows][vocab]
+  RowBuffer final_;   // [n][hidden], output of the final norm
+  RowBuffer logits_;  // [logit_rows][vocab]
+  std::vector<float> host_logits_;
 };
 
 }  // namespace quire::qwen3

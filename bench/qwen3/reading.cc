@@ -21,11 +21,13 @@ double read_from(Session& session, std::span<const int32_t> text, uint64_t first
     end = std::min<uint64_t>(text.size(), chunk_first + chunk_tokens);
     const uint64_t wanted = end - std::clamp(logits_from, first, end);
     const auto start = Clock::now();
-    const auto logits = session.read_part(text.subspan(first, end - first), base + chunk_first, base + end,
-                                          static_cast<uint32_t>(wanted));
+    session.read_part(text.subspan(first, end - first), base + chunk_first, base + end,
+                      static_cast<uint32_t>(wanted));
+    const uint64_t rows = hooks.on_logits ? wanted : 0;
+    const auto logits = rows == 0 ? std::span<const float>() : session.logits();
     spent += Clock::now() - start;
-    const size_t vocab = wanted == 0 ? 0 : logits.size() / wanted;
-    for (uint64_t row = 0; row < wanted && hooks.on_logits; ++row) {
+    const size_t vocab = rows == 0 ? 0 : logits.size() / rows;
+    for (uint64_t row = 0; row < rows; ++row) {
       hooks.on_logits(end - wanted + row, logits.subspan(row * vocab, vocab));
     }
     if (hooks.on_progress) hooks.on_progress(end);
@@ -48,16 +50,16 @@ std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt,
                               uint64_t adopted) {
   if (prompt.empty()) throw Error("the prompt is empty; give at least one token to write on from");
   const std::vector<int32_t>& ends = session.model().config.eos_tokens;
-  int32_t next = 0;
-  const ReadingHooks last{
-      [&](uint64_t, std::span<const float> logits) { next = sampler.pick(logits); }, 1, {}};
-  read_from(session, prompt, adopted, last);
+  read_from(session, prompt, adopted, {{}, 1, {}});
+  int32_t next = session.sample(sampler);
   std::vector<int32_t> written;
   while (written.size() < limit && std::find(ends.begin(), ends.end(), next) == ends.end()) {
     written.push_back(next);
     if (on_token && !on_token(next)) break;
     if (written.size() == limit) break;  // nobody needs the logits after the last token
-    next = sampler.pick(session.read({&next, 1}, 1));
+    const uint64_t position = session.tokens().size();
+    session.read_part({&next, 1}, position, position + 1, 1);
+    next = session.sample(sampler);
   }
   return written;
 }

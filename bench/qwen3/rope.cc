@@ -107,11 +107,15 @@ RopeTable make_rope_table(const Rope& rope, uint64_t first_position, uint32_t co
 }
 
 void rotate(std::span<float> head, const RopeTable& table, uint32_t row) {
-  const float* cosines = table.cosines.data() + size_t{row} * table.half;
-  const float* sines = table.sines.data() + size_t{row} * table.half;
+  const size_t at = size_t{row} * table.half;
+  rotate(head, std::span(table.cosines).subspan(at, table.half),
+         std::span(table.sines).subspan(at, table.half));
+}
+
+void rotate(std::span<float> head, std::span<const float> cosines, std::span<const float> sines) {
   float* low = head.data();
-  float* high = head.data() + table.half;
-  for (uint32_t i = 0; i < table.half; ++i) {
+  float* high = head.data() + cosines.size();
+  for (size_t i = 0; i < cosines.size(); ++i) {
     const float a = low[i];
     const float b = high[i];
     low[i] = a * cosines[i] - b * sines[i];

@@ -32,5 +32,7 @@ RopeTable make_rope_table(const Rope& rope, uint64_t first_position, uint32_t co
 
 // Rotates one head [head_dim] in place, as row `row` of the table says.
 void rotate(std::span<float> head, const RopeTable& table, uint32_t row);
+// The same by the row's own cosines and sines [head_dim / 2].
+void rotate(std::span<float> head, std::span<const float> cosines, std::span<const float> sines);
 
 }  // namespace quire::qwen3

@@ -20,14 +20,26 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
+// One choice: the options, and the number that decides it.
+struct Draw {
+  double temperature;
+  uint32_t top_k;
+  double top_p;
+  double uniform;  // in [0, 1); 0 when greedy
+};
+
 class Sampler {
  public:
   // Throws Error for options out of range.
   explicit Sampler(const SamplingOptions& options);
 
   int32_t pick(std::span<const float> logits);
+  // What the next pick would have decided by, for whoever picks in its place.
+  Draw draw();
 
  private:
+  int32_t pick(std::span<const float> logits, const Draw& draw);
+
   struct Choice {
     int32_t token;
     double weight;  // first the logit, then its share

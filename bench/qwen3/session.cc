@@ -11,16 +11,14 @@
 namespace quire::qwen3 {
 namespace {
 
-quire_tensor tensor(const float* data, uint64_t stride) {
+quire_tensor tensor(const float* data, uint64_t stride, quire_place place) {
   quire_tensor out{};
   out.data = const_cast<float*>(data);  // the C API has one struct for inputs and outputs
   out.dtype = QUIRE_F32;
-  out.place = QUIRE_PLACE_HOST;
+  out.place = place;
   out.token_stride = stride;
   return out;
 }
-
-quire_tensor tensor(TokenRows rows) { return tensor(rows.data, rows.stride); }
 
 TokenRows part_of(TokenRows rows, uint64_t first, uint64_t count) {
   return {rows.data + first * rows.stride, static_cast<uint32_t>(count), rows.stride};
@@ -37,7 +35,11 @@ class Session::Step {
         parts_(attend_parts(session.cache_->options().prefill, session.cache_->options().select, chunks,
                             first, static_cast<uint32_t>(count))) {
     const quire_step_entry entry{session.sequence_.get(), first, count};
-    check(quire_step_begin(cache_, &entry, 1, nullptr, &step_), cache_);
+    quire_step_options options{};
+    options.struct_size = sizeof options;
+    options.stream = session.decoder_->compute().stream();
+    place_ = options.stream == nullptr ? QUIRE_PLACE_HOST : QUIRE_PLACE_DEVICE;
+    check(quire_step_begin(cache_, &entry, 1, &options, &step_), cache_);
   }
   Step(const Step&) = delete;
   Step& operator=(const Step&) = delete;
@@ -66,7 +68,7 @@ class Session::Step {
     quire_attend_args args;
     quire_attend_args_init(&args);
     args.queries = tensor(queries);
-    args.out = tensor(out.data(), 0);
+    args.out = qwen3::tensor(out.data(), 0, place_);
     args.row_mask = part.rows.empty() ? nullptr : part.rows.data();
     args.selection = part.selection.kind;
     args.select_pages = part.selection.pages;
@@ -87,7 +89,10 @@ class Session::Step {
   }
 
  private:
+  quire_tensor tensor(TokenRows rows) const { return qwen3::tensor(rows.data, rows.stride, place_); }
+
   quire_cache* cache_;
+  quire_place place_ = QUIRE_PLACE_HOST;
   std::vector<AttendPart> parts_;
   quire_step* step_ = nullptr;
 };
@@ -119,7 +124,8 @@ class Session::ReplayAttention : public Attention {
       : session_(session), step_(step), target_(target) {}
   void append(uint32_t layer, TokenRows keys, TokenRows values) override {
     if (layer < target_) return step_.append(layer, keys, values);
-    result.add(keys, values, session_.decoder_->model().config.kv_size());
+    const Decoder& decoder = *session_.decoder_;
+    result.add(decoder.compute(), keys, values, decoder.model().config.kv_size());
   }
   void attend(uint32_t layer, TokenRows queries, std::span<float> out) override {
     session_.attend(step_, layer, queries, out, nullptr);
@@ -132,13 +138,12 @@ class Session::ReplayAttention : public Attention {
   uint32_t target_;
 };
 
-void Session::KeysValues::add(TokenRows key_rows, TokenRows value_rows, size_t width) {
-  for (uint32_t row = 0; row < key_rows.count; ++row) {
-    const float* key = key_rows.data + row * key_rows.stride;
-    const float* value = value_rows.data + row * value_rows.stride;
-    keys.insert(keys.end(), key, key + width);
-    values.insert(values.end(), value, value + width);
-  }
+void Session::KeysValues::add(Compute& compute, TokenRows key_rows, TokenRows value_rows, uint32_t width) {
+  const size_t at = keys.size();
+  keys.resize(at + size_t{key_rows.count} * width);
+  values.resize(keys.size());
+  compute.load(key_rows, width, keys.data() + at);
+  compute.load(value_rows, width, values.data() + at);
 }
 
 void Session::FreeSequence::operator()(quire_sequence* sequence) const {
@@ -149,6 +154,9 @@ void Session::FreeSequence::operator()(quire_sequence* sequence) const {
 Session::Session(Decoder& decoder, Cache& cache, uint64_t longest)
     : decoder_(&decoder), cache_(&cache), longest_(longest) {
   const ModelConfig& config = decoder.model().config;
+  if (decoder.compute().on_device() && cache.options().device == QUIRE_DEVICE_CPU) {
+    throw Error("the decoder computes on a device and the cache on the CPU; open the cache on that device");
+  }
   if (longest > config.max_positions) {
     throw Error(std::to_string(longest) + " tokens are more than the model's " +
                 std::to_string(config.max_positions) + " positions; shorten the text or scale its rope");
@@ -190,11 +198,12 @@ const Rope* Session::decoder_rope() const {
 std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows,
                                      Observer* observer) {
   const uint64_t first = tokens_.size();
-  return read_part(chunk, first, first + chunk.size(), logit_rows, observer);
+  read_part(chunk, first, first + chunk.size(), logit_rows, observer);
+  return logits();
 }
 
-std::span<const float> Session::read_part(std::span<const int32_t> chunk, uint64_t chunk_first,
-                                          uint64_t chunk_end, uint32_t logit_rows, Observer* observer) {
+void Session::read_part(std::span<const int32_t> chunk, uint64_t chunk_first, uint64_t chunk_end,
+                        uint32_t logit_rows, Observer* observer) {
   const uint64_t first = tokens_.size();
   if (chunk.size() > longest_ - first) {
     throw Error("the text grows beyond the " + std::to_string(longest_) + " tokens it was announced with");
@@ -205,12 +214,10 @@ std::span<const float> Session::read_part(std::span<const int32_t> chunk, uint64
   const ReadChunk read_so{first + count, logit_rows > 0 || rows.rows == 1, chunk_first, chunk_end};
   Step step(*this, {&read_so, 1}, first, count);
   StepAttention attention(*this, step, first);
-  const auto logits =
-      decoder_->forward({chunk, first, {&rows, 1}, decoder_rope()}, attention, logit_rows, observer);
+  decoder_->run({chunk, first, {&rows, 1}, decoder_rope()}, attention, logit_rows, observer);
   step.end();
   tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
   chunks_.push_back(read_so);
-  return logits;
 }
 
 quire_prefix Session::prefix_of(std::span<const int32_t> tokens, const PrefixOwner& owner) const {
@@ -299,11 +306,12 @@ void Session::recover_batch(uint32_t layer, uint64_t first, uint64_t end, const 
   if (old_end > first) rows = recompute(layer, first, old_end - first);
   if (end > old_end) {  // a page of the running step itself: its rows are at hand
     const uint64_t at = old_end - own->first;
-    const size_t width = decoder_->model().config.kv_size();
-    rows.add(part_of(own->keys, at, end - old_end), part_of(own->values, at, end - old_end), width);
+    const uint32_t width = decoder_->model().config.kv_size();
+    rows.add(decoder_->compute(), part_of(own->keys, at, end - old_end),
+             part_of(own->values, at, end - old_end), width);
   }
-  const quire_tensor keys = tensor(rows.keys.data(), 0);
-  const quire_tensor values = tensor(rows.values.data(), 0);
+  const quire_tensor keys = tensor(rows.keys.data(), 0, QUIRE_PLACE_HOST);
+  const quire_tensor values = tensor(rows.values.data(), 0, QUIRE_PLACE_HOST);
   check(quire_refill(sequence_.get(), layer, first, end - first, &keys, &values), cache_->handle());
   recomputed_ += old_end - first;
 }

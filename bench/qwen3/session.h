@@ -25,7 +25,8 @@ struct PrefixOwner {
 class Session {
  public:
   // `longest`: the number of tokens there will ever be (dynamic rope scaling depends on it). Throws Error
-  // when the model has not so many positions. Decoder and cache must outlive the session.
+  // when the model has not so many positions, or the decoder computes on another device than the cache.
+  // Decoder and cache must outlive the session.
   Session(Decoder& decoder, Cache& cache, uint64_t longest);
 
   // A session with the same tokens; the cache shares their pages.
@@ -42,9 +43,13 @@ class Session {
                               Observer* observer = nullptr);
 
   // The same for a part of a longer chunk, [first, end) of the text, whose other tokens were not read here:
-  // the bits are those of the whole chunk.
-  std::span<const float> read_part(std::span<const int32_t> part, uint64_t chunk_first, uint64_t chunk_end,
-                                   uint32_t logit_rows, Observer* observer = nullptr);
+  // the bits are those of the whole chunk. What it computed is then asked for by logits() or sample(), which
+  // leaves logits where they were computed.
+  void read_part(std::span<const int32_t> part, uint64_t chunk_first, uint64_t chunk_end, uint32_t logit_rows,
+                 Observer* observer = nullptr);
+  std::span<const float> logits() { return decoder_->logits(); }
+  // The token after the last one read, whose logits must have been wanted.
+  int32_t sample(Sampler& sampler) { return decoder_->sample(sampler); }
 
   // Takes over what the cache knows of the text's first tokens, but not its last token, whose logits somebody
   // will want; the session must be empty. Returns how many tokens it has now.
@@ -70,7 +75,7 @@ class Session {
   struct KeysValues {
     std::vector<float> keys;
     std::vector<float> values;
-    void add(TokenRows key_rows, TokenRows value_rows, size_t width);
+    void add(Compute& compute, TokenRows key_rows, TokenRows value_rows, uint32_t width);
   };
   struct FreeSequence {
     void operator()(quire_sequence* sequence) const;

@@ -170,15 +170,22 @@ Result<PrefixChain> chain_of(const quire_prefix& prefix, const Engine& engine) {
 namespace {
 
 template <typename View>
-Result<View> make_view(const quire_tensor& tensor, const char* name, uint32_t heads, uint32_t head_dim) {
+Result<View> make_view(const quire_tensor& tensor, const char* name, uint32_t heads, uint32_t head_dim,
+                       bool device) {
   const std::string what(name);
   if (tensor.data == nullptr) return invalid("tensor " + what + " has no data");
   if (tensor.dtype > QUIRE_F16)
     return invalid("tensor " + what + " has an unknown dtype; use QUIRE_F32, _BF16 or _F16");
-  if (tensor.place != QUIRE_PLACE_HOST)
-    return Status(StatusCode::kUnsupported,
-                  "tensor " + what + " lies on a device; this version takes host memory only");
+  if (tensor.place > QUIRE_PLACE_DEVICE)
+    return invalid("tensor " + what + " has an unknown place; use QUIRE_PLACE_HOST or _DEVICE");
+  if (tensor.place == QUIRE_PLACE_DEVICE && !device)
+    return Status(
+        StatusCode::kUnsupported,
+        "tensor " + what +
+            " lies on a device, which steps of a cache with device = QUIRE_DEVICE_CUDA take; hand in "
+            "host memory");
   View view;
+  view.on_device = tensor.place == QUIRE_PLACE_DEVICE;
   view.data = tensor.data;
   view.dtype = static_cast<DType>(tensor.dtype);
   view.head_stride = tensor.head_stride == 0 ? head_dim : tensor.head_stride;
@@ -218,13 +225,13 @@ Result<Selection> selection_of(const quire_attend_args& args, const CacheConfig&
 }
 
 Result<TensorView> tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
-                               uint32_t head_dim) {
-  return make_view<TensorView>(tensor, name, heads, head_dim);
+                               uint32_t head_dim, bool device) {
+  return make_view<TensorView>(tensor, name, heads, head_dim, device);
 }
 
 Result<MutableTensorView> mutable_tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
-                                              uint32_t head_dim) {
-  return make_view<MutableTensorView>(tensor, name, heads, head_dim);
+                                              uint32_t head_dim, bool device) {
+  return make_view<MutableTensorView>(tensor, name, heads, head_dim, device);
 }
 
 }  // namespace quire

@@ -15,11 +15,11 @@ Result<Rope> rope_of(const quire_rope& rope);
 Result<Selection> selection_of(const quire_attend_args& args, const CacheConfig& config);
 // The prefix's blocks, with its notes.
 Result<PrefixChain> chain_of(const quire_prefix& prefix, const Engine& engine);
-// name: what the tensor is called in a message.
+// name: what the tensor is called in a message. device: the cache computes on one, where tensors may lie.
 Result<TensorView> tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
-                               uint32_t head_dim);
+                               uint32_t head_dim, bool device);
 Result<MutableTensorView> mutable_tensor_view(const quire_tensor& tensor, const char* name, uint32_t heads,
-                                              uint32_t head_dim);
+                                              uint32_t head_dim, bool device);
 Status check_struct_size(uint32_t got, size_t expected, const char* name);
 
 // An input struct: its size, and that its reserved fields are zero, so that they can mean something later.

@@ -292,9 +292,10 @@ quire_status quire_append(quire_step* step, uint32_t layer, const quire_append_a
     if (args == nullptr) return invalid("args is NULL");
     if (Status s = quire::check_struct(*args, "quire_append_args"); !s.ok()) return s;
     const quire::CacheConfig& config = found.object->engine->config();
-    const auto keys = quire::tensor_view(args->keys, "keys", config.kv_heads, config.head_dim);
+    const bool device = found.object->engine->page_device() != nullptr;
+    const auto keys = quire::tensor_view(args->keys, "keys", config.kv_heads, config.head_dim, device);
     if (!keys.ok()) return keys.status();
-    const auto values = quire::tensor_view(args->values, "values", config.kv_heads, config.head_dim);
+    const auto values = quire::tensor_view(args->values, "values", config.kv_heads, config.head_dim, device);
     if (!values.ok()) return values.status();
     if (Status s = follow_stream(*found.object); !s.ok()) return s;
     return found.object->engine->cache().append(found.object->step.get(), layer, *keys, *values);
@@ -306,9 +307,12 @@ quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_a
     if (args == nullptr) return invalid("args is NULL");
     if (Status s = quire::check_struct(*args, "quire_attend_args"); !s.ok()) return s;
     const quire::CacheConfig& config = found.object->engine->config();
-    const auto queries = quire::tensor_view(args->queries, "queries", config.query_heads, config.head_dim);
+    const bool device = found.object->engine->page_device() != nullptr;
+    const auto queries =
+        quire::tensor_view(args->queries, "queries", config.query_heads, config.head_dim, device);
     if (!queries.ok()) return queries.status();
-    const auto out = quire::mutable_tensor_view(args->out, "out", config.query_heads, config.head_dim);
+    const auto out =
+        quire::mutable_tensor_view(args->out, "out", config.query_heads, config.head_dim, device);
     if (!out.ok()) return out.status();
     float scale = args->softmax_scale;
     if (scale == 0) scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim));
@@ -373,9 +377,9 @@ quire_status quire_refill(quire_sequence* sequence, uint32_t layer, uint64_t fir
   return guarded_with(find_sequence(sequence), [&](const Found<SequenceObject>& found) -> Status {
     if (keys == nullptr || values == nullptr) return invalid("keys or values is NULL");
     const quire::CacheConfig& config = found.object->engine->config();
-    const auto key_view = quire::tensor_view(*keys, "keys", config.kv_heads, config.head_dim);
+    const auto key_view = quire::tensor_view(*keys, "keys", config.kv_heads, config.head_dim, false);
     if (!key_view.ok()) return key_view.status();
-    const auto value_view = quire::tensor_view(*values, "values", config.kv_heads, config.head_dim);
+    const auto value_view = quire::tensor_view(*values, "values", config.kv_heads, config.head_dim, false);
     if (!value_view.ok()) return value_view.status();
     return found.object->engine->cache().refill(found.object->sequence, layer, first, count, *key_view,
                                                 *value_view);

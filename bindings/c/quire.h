@@ -234,7 +234,7 @@ typedef struct quire_options {
    * while they lie in device_budget, which must not be 0 and also pays for work space there; pages that have
    * left it are attended by the CPU. post_rope without digests only. QUIRE_UNSUPPORTED where this library was
    * built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a device
-   * fails. Tensors lie in host memory all the same. */
+   * fails. The tensors of a step may lie on that device, too (quire_place). */
   uint32_t device;
   /* NULL, or a file for quire-trace: which pages each step attended. Kept in memory until quire_close, beside
    * the budgets: at most 112 MiB, the first million events. */
@@ -289,7 +289,10 @@ QUIRE_API quire_status quire_sequence_set_rope(quire_sequence* sequence, const q
 typedef enum quire_dtype QUIRE_ENUM { QUIRE_F32 = 0, QUIRE_BF16 = 1, QUIRE_F16 = 2 } quire_dtype;
 typedef enum quire_place QUIRE_ENUM { QUIRE_PLACE_HOST = 0, QUIRE_PLACE_DEVICE = 1 } quire_place;
 
-/* [n tokens][heads][head_dim]. Strides count elements; 0 means dense. The last dimension is always dense. */
+/* [n tokens][heads][head_dim]. Strides count elements; 0 means dense. The last dimension is always dense.
+ * QUIRE_PLACE_DEVICE: memory of the cache's CUDA device, in the calls of a step alone. The tokens that have
+ * no full page yet are the host's, so such a tensor crosses the link once per call; its stream is
+ * quire_step_options.stream, without which its work must have ended before the call. */
 typedef struct quire_tensor {
   void* data;
   quire_dtype dtype;

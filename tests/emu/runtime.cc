@@ -11,6 +11,7 @@
 
 #include "tests/emu/block.h"
 #include "tests/emu/control.h"
+#include "tests/emu/library.h"
 #include "tests/emu/limits.h"
 #include "tests/emu/memory.h"
 #include "tests/emu/stream.h"
@@ -205,6 +206,11 @@ int launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t strea
       lock);
 }
 
+int run_library_work(cudaStream_t stream, std::function<void()> work) {
+  Lock lock = locked();
+  return enqueue(stream, {WorkKind::kDevice, std::move(work), {}}, lock);
+}
+
 }  // namespace emu
 
 using emu::Lock;
@@ -371,6 +377,24 @@ cudaError_t cudaMemcpyAsync(void* dst, const void* src, size_t bytes, cudaMemcpy
 cudaError_t cudaMemcpy(void* dst, const void* src, size_t bytes, cudaMemcpyKind kind) {
   const cudaError_t error = cudaMemcpyAsync(dst, src, bytes, kind, nullptr);
   return error == cudaSuccess ? cudaStreamSynchronize(nullptr) : error;
+}
+cudaError_t cudaMemcpy2DAsync(void* dst, size_t dst_pitch, const void* src, size_t src_pitch, size_t width,
+                              size_t height, cudaMemcpyKind kind, cudaStream_t stream) {
+  Lock lock = locked();
+  const emu::Memory& memory = runtime().memory;
+  if (width == 0 || height == 0) return emu::state();
+  const size_t rows = height - 1;
+  if (!emu::fits_kind(dst, src, kind) || !memory.in_bounds(dst, rows * dst_pitch + width) ||
+      !memory.in_bounds(src, rows * src_pitch + width) || dst_pitch < width || src_pitch < width) {
+    return report(cudaErrorInvalidValue);
+  }
+  const auto copy = [=] {
+    for (size_t row = 0; row < height; ++row) {
+      std::memcpy(static_cast<char*>(dst) + row * dst_pitch, static_cast<const char*>(src) + row * src_pitch,
+                  width);
+    }
+  };
+  return emu::enqueue(stream, {WorkKind::kDevice, copy, {}}, lock);
 }
 cudaError_t cudaMemsetAsync(void* dst, int value, size_t bytes, cudaStream_t stream) {
   Lock lock = locked();

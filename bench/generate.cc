@@ -81,7 +81,7 @@ void generate(GenerateOptions options) {
   const qwen3::Model model = qwen3::load_model(options.common.model);
   const std::vector<int32_t> prompt = model.tokenizer.encode(prompt_of(options));
   qwen3::ThreadPool pool(options.common.threads);
-  qwen3::Decoder decoder(model, pool);
+  qwen3::Decoder decoder(model, pool, options.common.cache.device);
   qwen3::CacheOptions& cache_options = options.common.cache;
   if (reuse.on) {
     cache_options.fingerprint = qwen3::model_fingerprint(model, cache_options.prefill, cache_options.select);

@@ -153,8 +153,8 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   const std::string group = "Cache";
   app.add_option_function<std::string>(
          "--device", [&cache](const std::string& text) { cache.device = parse_device(text); },
-         "What folds and attends pages in --device-budget: cpu, or cuda (cuda:1 is the second); the decoder "
-         "computes on the CPU all the same")
+         "What folds and attends pages in --device-budget, and runs the decoder of quire-generate, quire-ppl "
+         "and quire-scale: cpu, or cuda (cuda:1 is the second)")
       ->group(group);
   app.add_option(
          "--device-budget", cache.device_budget,

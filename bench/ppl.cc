@@ -208,7 +208,7 @@ int measure(PplOptions options) {
   const Subject subject = subject_of(model, options.text, text);
   if (gate) gate->check_subject(subject);
   qwen3::ThreadPool pool(options.common.threads);
-  qwen3::Decoder decoder(model, pool);
+  qwen3::Decoder decoder(model, pool, options.common.cache.device);
   const std::vector<Row> rows = measure_rows(options, decoder, text);
   if (!options.baseline.empty()) baseline.write(options.baseline, subject, gate_settings(options), rows);
   if (!gate) {

@@ -162,7 +162,7 @@ std::vector<Row> scale_text(const ScaleOptions& options) {
          scored, options.decode});
   }
   qwen3::ThreadPool pool(options.common.threads);
-  qwen3::Decoder decoder(model, pool);
+  qwen3::Decoder decoder(model, pool, options.common.cache.device);
   const CacheSetup setup(options.common, decoder);
   const bool extra = options.reference != "none" &&
                      (options.common.selects() || std::none_of(pairs.begin(), pairs.end(), is_reference));

@@ -24,6 +24,8 @@ LAYERS = ["quant", "kvcache", "offload", "bindings"]
 PUBLIC_HEADERS = {"bindings/c/quire.h", "bindings/cpp/quire.hpp"}
 # Measure kernels alone, which the public API does not show.
 KERNEL_BENCHMARKS = ("bench/gpu/", "bench/micro/", "bench/peers/", "bench/tier/", "bench/trace/")
+# What device code is written in, the decoder's too.
+DEVICE_HEADERS = {"quant/cuda/gpu.h", "quant/cuda/numbers.cuh"}
 # Files that stand on public headers alone: they are installed, or show what an embedder writes.
 STANDALONE = {"bindings/c/quire.h", "bindings/cpp/quire.hpp", "bindings/c/example.c", "bindings/cpp/example.cpp"}
 
@@ -70,6 +72,8 @@ def check_include(path, bracket, included):
     if folder in LAYERS:
         allowed = LAYERS[: LAYERS.index(folder) + 1]
         return None if target in allowed else f"{folder} may include {', '.join(allowed)}"
+    if path.suffix == ".cu" and included in DEVICE_HEADERS:
+        return None
     if folder == "bench" and not name.startswith(KERNEL_BENCHMARKS):
         return None if included in PUBLIC_HEADERS else "bench may include only public headers of the library"
     return None

@@ -1,4 +1,5 @@
 // quire-calibrate: reads a text with a model and writes what its cache should know about it.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cmath>

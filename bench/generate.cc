@@ -1,4 +1,5 @@
 // quire-generate: prompt in, text out, through a cache of any codec.
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <fstream>

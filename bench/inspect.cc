@@ -1,4 +1,5 @@
 // quire-inspect: which layers and heads of a model are hard to fold, and why.
+#include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
 #include <nlohmann/json.hpp>

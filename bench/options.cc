@@ -1,5 +1,6 @@
 #include "bench/options.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cctype>

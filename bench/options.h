@@ -2,7 +2,6 @@
 // Thread safety: main's thread.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -11,6 +10,11 @@
 #include <vector>
 
 #include "bench/qwen3/cache.h"
+
+// Its header takes seconds to compile: only those who add options include it.
+namespace CLI {
+class App;
+}
 
 namespace quire::bench {
 

@@ -1,5 +1,6 @@
 // quire-ppl: what a codec costs in perplexity and divergence, over windows of a text; a gate on it; the
 // frontier.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>

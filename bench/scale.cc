@@ -1,4 +1,5 @@
 // quire-scale: how memory, speed and quality change with the length of the context.
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
 #include <nlohmann/json.hpp>

@@ -194,7 +194,8 @@ typedef struct quire_options {
   /* Hard limits in bytes. host_budget counts everything the cache allocates: pages, tails, tables, staging,
    * work space. quire_open refuses a budget that has no room for one sequence to take a step of
    * max_step_tokens and, inside it, to replay and refill lost pages one at a time, with every other page on
-   * disk. */
+   * disk. Every further sequence whose last page is not full needs its unfolded pages beside that:
+   * 8 * layers * (1 + recent_pages) * page_tokens * kv_heads * head_dim bytes. */
   uint64_t device_budget; /* 0: pages are sealed straight into host memory */
   uint64_t host_budget;   /* default 1 GiB */
   uint64_t nvme_budget;   /* 0 (default): no disk tier */

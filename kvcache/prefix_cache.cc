@@ -194,9 +194,8 @@ Result<uint64_t> PrefixCache::store_blocks(Sequence* sequence, const PrefixChain
     }
     before = *found;
   }
-  if (stored > 0) {
-    if (Status synced = store_->sync(); !synced.ok()) return synced;
-  }
+  // Found blocks may be of an earlier call whose sync failed.
+  if (Status synced = store_->sync(); !synced.ok()) return synced;
   // Lost pages, or a store that is full of this very chain: the rest is not kept, which is no failure.
   if (!status.ok() && !ends_run(status)) return status;
   return stored;

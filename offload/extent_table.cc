@@ -154,7 +154,7 @@ Tier::Room ExtentTable::room(StreamId stream, uint32_t page_bytes) const {
     grown = known->second.next_bytes;
     if (known->second.open) {
       const Extent& open = extents_.at(*known->second.open);
-      const Tier::Room left{kMaxExtentEntries - open.pages, open.bytes - open.filled};
+      const Tier::Room left{kMaxExtentEntries - open.pages, open.bytes - open.filled, 0};
       if (left.pages > 0 && left.bytes >= page_bytes) return left;
     }
   }
@@ -162,7 +162,7 @@ Tier::Room ExtentTable::room(StreamId stream, uint32_t page_bytes) const {
   if (least > kMaxExtentBytes) return {};
   const uint32_t granted = allocator_.largest(next_extent_bytes(grown, page_bytes, 1));
   if (granted < least) return {};
-  return {kMaxExtentEntries, granted - kExtentHeaderBytes};
+  return {kMaxExtentEntries, granted - kExtentHeaderBytes, kExtentHeaderBytes};
 }
 
 uint64_t ExtentTable::table_bytes() const {

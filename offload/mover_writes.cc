@@ -54,7 +54,8 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   // Early copies leave half of the bucket to those who need room.
   std::optional<SharedWriteBudget::Access> budget;
   if (write_budget_ != nullptr) budget.emplace(write_budget_->access());
-  const uint64_t allowed = budget ? (*budget)->available(context_.clock.now()) / (early ? 2 : 1) : UINT64_MAX;
+  uint64_t allowed = budget ? (*budget)->available(context_.clock.now()) / (early ? 2 : 1) : UINT64_MAX;
+  allowed -= std::min(allowed, room.header_bytes);
   const uint64_t most_bytes = std::min({layout_.write_bytes, room.bytes, run_align_down(allowed)});
   tier_full_ = room.pages == 0;
   budget_spent_ = allowed < run_align_up(leader.bytes);
@@ -69,7 +70,7 @@ std::vector<Page*> Mover::pick_victims(ResidencyLock& lock) {
   // Nobody waits for an early copy: until a run is full or fills its blocks well, more pages may join it.
   const uint64_t padding = run_align_up(bytes) - bytes;
   if (early && !full && padding > bytes / kPaddingShare) return {};
-  if (budget) (*budget)->take(bytes + padding);
+  if (budget && !pages.empty()) (*budget)->take(bytes + padding + room.header_bytes);
   if (!from_front) std::reverse(pages.begin(), pages.end());
   for (Page* page : pages) {
     page->writing = true;

@@ -65,20 +65,23 @@ Status PersistentStore::read_superblocks() {
   if (!size.ok()) return size.status();
   Superblock best;
   bool is_blank = true;
+  Status unreadable;
   for (uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
     const uint64_t offset = uint64_t{copy} * kSuperblockBytes;
     if (offset >= *size) continue;
     const Status status = file_->read(offset, block);
     if (status.code() == StatusCode::kDeadline) return status;
-    // A copy that cannot be read is as good as a torn one.
+    // A copy that cannot be read is as good as a torn one, while there are others.
     if (!status.ok()) {
-      is_blank = false;
+      unreadable = status;
       continue;
     }
     is_blank = is_blank && std::ranges::all_of(block, [](uint8_t b) { return b == 0; });
     const Result<Superblock> found = parse_superblock(block, copy);
     if (found.ok() && found->epoch > best.epoch) best = *found;
   }
+  // What a disk does not give now may be whole: nobody is to delete it for that.
+  if (best.epoch == 0 && !unreadable.ok()) return unreadable;
   // A process that ended before it had written a superblock leaves a file of zeros.
   if (is_blank) return {};
   if (best.epoch == 0) {
@@ -339,6 +342,9 @@ Result<StoredBlock> PersistentStore::put(const PrefixChain& chain, size_t block,
   {
     // A block of the same name that is not this one: behind a block that is gone, or of the same hash.
     const std::scoped_lock lock(mutex_);
+    // It may have been dropped since, as damaged and of the same hash as this one.
+    const bool is_behind = block == 0 || index_.serial(before.slot) == before.serial;
+    if (!is_behind) return Status(StatusCode::kMiss, "the store has dropped the block before");
     const uint32_t other = index_.find(chain.ids[block]);
     if (other != kNoSlot) return Status(StatusCode::kMiss, "the store holds another block of this name");
   }
@@ -361,6 +367,7 @@ Result<StoredBlock> PersistentStore::put(const PrefixChain& chain, size_t block,
   const std::span<const int32_t> tokens = chain.block_tokens(block);
   header.tokens.assign(tokens.begin(), tokens.end());
   Status written = write_block(header, data);
+  unsynced_ = true;
   const std::scoped_lock lock(mutex_);
   if (!written.ok()) {
     index_.give_back(*slot);
@@ -372,7 +379,12 @@ Result<StoredBlock> PersistentStore::put(const PrefixChain& chain, size_t block,
   return StoredBlock{header.serial, *slot};
 }
 
-Status PersistentStore::sync() { return file_->sync(); }
+Status PersistentStore::sync() {
+  if (!unsynced_) return {};
+  Status status = file_->sync();
+  unsynced_ = !status.ok();
+  return status;
+}
 
 BlockStoreStats PersistentStore::stats() const {
   const std::scoped_lock lock(mutex_);

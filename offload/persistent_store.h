@@ -82,6 +82,7 @@ class PersistentStore final : public BlockStore {
   Superblock superblock_;
   uint32_t next_number_ = 1;  // of serials in this epoch
   BudgetedBytes header_;      // one header block, and its read buffer
+  bool unsynced_ = false;     // blocks were put since the last sync
   mutable std::mutex mutex_;  // guards what follows; files are not touched under it
   BlockIndex index_;
   BlockStoreStats counts_;

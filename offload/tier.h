@@ -95,6 +95,7 @@ class Tier {
   struct Room {
     uint32_t pages = 0;
     uint64_t bytes = 0;
+    uint64_t header_bytes = 0;  // that will be written for the next stretch, beside its runs
   };
   virtual Room put_room(StreamId stream, uint32_t page_bytes) const = 0;
 

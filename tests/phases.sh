@@ -95,9 +95,9 @@ test_aarch64() {
   run_ctest aarch64 --exclude-regex "$too_long"
 }
 
-# simulate SEEDS: lives of an engine in Release, a thousand at a time on every core.
+# simulate SEEDS: lives of an engine in Release, five thousand at a time on every core.
 simulate() {
-  local batch=1000
+  local batch=5000
   seq 1 "$batch" "$1" | quietly simulation.log xargs --max-procs="$jobs" -I{} \
     build/release/tests/simulation/quire_simulation --first {} --seeds "$batch"
 }

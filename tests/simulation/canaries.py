@@ -44,6 +44,23 @@ CANARIES = {
     "undone_in_one_sequence": ("kvcache/cache.cc", [
         ("if (!entry.replay) undo_step(context_, entry.sequence, entry.first);",
          "if (!entry.replay) return undo_step(context_, entry.sequence, entry.first);")]),
+    "headers_unbudgeted": ("offload/mover_writes.cc", [
+        ("take(bytes + padding + room.header_bytes)", "take(bytes + padding)")]),
+    "store_checksum_skipped": ("offload/persistent_store.cc", [
+        ("== header->checksums[i];", "!= 0;")]),
+    "store_tokens_uncompared": ("offload/persistent_store.cc", [
+        ("!std::ranges::equal(header->tokens, tokens) || ", "header->tokens.size() != tokens.size() || ")]),
+    "store_tenants_mixed": ("offload/persistent_store.cc", [
+        ("header->scope != chain.scope ||", "header->scope.layout != chain.scope.layout ||")]),
+    "store_header_first": ("offload/persistent_store.cc", [
+        ("  if (Status status = file_->write(shape().data_offset(header.slot), bytes); !status.ok()) return status;\n", ""),
+        ("  return file_->write(shape().header_offset(header.slot), block);\n",
+         "  if (Status status = file_->write(shape().header_offset(header.slot), block); !status.ok()) return status;\n"
+         "  return file_->write(shape().data_offset(header.slot), bytes);\n")]),
+    "store_sync_forgotten": ("offload/persistent_store.cc", [
+        ("  Status status = file_->sync();\n  unsynced_", "  Status status;\n  unsynced_")]),
+    "store_eviction_of_its_own": ("offload/persistent_store.cc", [
+        ("if (victim == kNoSlot || (!first && victim == before.slot)) {", "if (victim == kNoSlot || (!first && before.serial == 0)) {")]),
 }
 
 

@@ -9,7 +9,7 @@
 
 namespace quire::testing {
 
-// By what the disk does; see simulated_disk.h.
+// By what the disk does; see simulated_disk.h. The last two are met by the store's disk alone.
 enum class SimFault : uint8_t {
   kReadError,
   kReadShort,
@@ -30,8 +30,10 @@ enum class SimFault : uint8_t {
   kWriteTwice,
   kClockForwards,
   kClockBackwards,
+  kKilled,     // the process ends in the midst of its requests
+  kPowerLost,  // so does the machine, and its disk forgets some of what was not synced
 };
-inline constexpr size_t kSimFaultCount = 19;
+inline constexpr size_t kSimFaultCount = 21;
 inline constexpr size_t kReadFaults = 7;   // the first ones
 inline constexpr size_t kDiskFaults = 17;  // reads, then writes
 
@@ -47,16 +49,21 @@ enum class Operation : uint8_t {
   kFlush,
   kRefill,
   kIdle,
+  kPublish,
+  kAdopt,
+  kRestart,
 };
-inline constexpr size_t kOperationCount = 11;
+inline constexpr size_t kOperationCount = 14;
+inline constexpr size_t kStoreOperations = 3;  // the last ones
 
 inline constexpr std::array<std::string_view, kSimFaultCount> kFaultNames{
-    "read EIO",   "read short",     "read bit flip",     "read misdirected", "read late",
-    "read hung",  "read twice",     "write EIO",         "write ENOSPC",     "write short",
-    "write torn", "write bit flip", "write misdirected", "write lost",       "write late",
-    "write hung", "write twice",    "clock forwards",    "clock backwards"};
+    "read EIO",          "read short", "read bit flip", "read misdirected", "read late",   "read hung",
+    "read twice",        "write EIO",  "write ENOSPC",  "write short",      "write torn",  "write bit flip",
+    "write misdirected", "write lost", "write late",    "write hung",       "write twice", "clock forwards",
+    "clock backwards",   "killed",     "power lost"};
 inline constexpr std::array<std::string_view, kOperationCount> kOperationNames{
-    "step", "batch", "replay", "abandon", "fork", "truncate", "free", "prefetch", "flush", "refill", "idle"};
+    "step",     "batch", "replay", "abandon", "fork",    "truncate", "free",
+    "prefetch", "flush", "refill", "idle",    "publish", "adopt",    "restart"};
 
 // How often each fault has hit during each operation.
 struct FaultCounts {

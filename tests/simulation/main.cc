@@ -59,28 +59,47 @@ int parse(int argc, char** argv, Options* options) {
   return 0;
 }
 
-void print_table(const FaultCounts& counts) {
-  std::printf("%-18s", "faults that hit");
-  for (const std::string_view name : kOperationNames)
-    std::printf("%9.*s", static_cast<int>(name.size()), name.data());
+// Which pairs can meet: the store's disk is asked during the last operations alone, and only its process
+// ends.
+struct Table {
+  const char* title;
+  size_t faults;
+  size_t first_operation;
+};
+constexpr Table kSpillTable{"faults that hit", kSimFaultCount - 2, 0};
+constexpr Table kStoreTable{"the store's disk", kDiskFaults, kOperationCount - kStoreOperations};
+
+void print_table(const FaultCounts& counts, const Table& table) {
+  std::printf("%-18s", table.title);
+  for (size_t o = table.first_operation; o < kOperationCount; ++o)
+    std::printf("%9.*s", static_cast<int>(kOperationNames[o].size()), kOperationNames[o].data());
   std::printf("\n");
-  for (size_t f = 0; f < kSimFaultCount; ++f) {
+  for (size_t f = 0; f < table.faults; ++f) {
     std::printf("%-18.*s", static_cast<int>(kFaultNames[f].size()), kFaultNames[f].data());
-    for (const uint64_t n : counts.hits[f]) std::printf("%9llu", static_cast<unsigned long long>(n));
+    for (size_t o = table.first_operation; o < kOperationCount; ++o)
+      std::printf("%9llu", static_cast<unsigned long long>(counts.hits[f][o]));
     std::printf("\n");
   }
 }
 
-uint64_t pairs_without(const FaultCounts& counts) {
+uint64_t pairs_without(const FaultCounts& counts, const Table& table) {
   uint64_t none = 0;
-  for (const auto& row : counts.hits) {
-    for (const uint64_t n : row) none += n == 0 ? 1 : 0;
+  for (size_t f = 0; f < table.faults; ++f) {
+    for (size_t o = table.first_operation; o < kOperationCount; ++o) none += counts.hits[f][o] == 0 ? 1 : 0;
   }
   return none;
 }
 
+uint64_t ends(const FaultCounts& counts, SimFault fault) {
+  return counts.hits[static_cast<size_t>(fault)][static_cast<size_t>(Operation::kRestart)];
+}
+
 int run(const Options& options) {
   FaultCounts counts;
+  FaultCounts store_counts;
+  uint64_t published = 0;
+  uint64_t adopted = 0;
+  uint64_t restarts = 0;
   uint64_t operations = 0;
   uint64_t refills = 0;
   uint64_t errors = 0;
@@ -96,6 +115,10 @@ int run(const Options& options) {
       return options.find ? 0 : 1;
     }
     counts.add(result.counts);
+    store_counts.add(result.store_counts);
+    published += result.published_blocks;
+    adopted += result.adopted_blocks;
+    restarts += result.restarts;
     operations += result.operations;
     refills += result.refills;
     errors += result.errors;
@@ -107,8 +130,18 @@ int run(const Options& options) {
     std::printf("no seed of %llu finds the mistake\n", static_cast<unsigned long long>(options.seeds));
     return 1;
   }
-  print_table(counts);
-  const uint64_t none = pairs_without(counts);
+  print_table(counts, kSpillTable);
+  print_table(store_counts, kStoreTable);
+  const uint64_t killed = ends(store_counts, SimFault::kKilled);
+  const uint64_t power_lost = ends(store_counts, SimFault::kPowerLost);
+  const uint64_t none = pairs_without(counts, kSpillTable) + pairs_without(store_counts, kStoreTable) +
+                        (killed == 0 ? 1 : 0) + (power_lost == 0 ? 1 : 0);
+  std::printf(
+      "%llu restarts, %llu of them after a kill and %llu after a loss of power, %llu blocks published, "
+      "%llu adopted from the store\n",
+      static_cast<unsigned long long>(restarts), static_cast<unsigned long long>(killed),
+      static_cast<unsigned long long>(power_lost), static_cast<unsigned long long>(published),
+      static_cast<unsigned long long>(adopted));
   std::printf(
       "%llu operations, %llu refills, %llu errors that faults explain, %llu rows compared bit by bit, "
       "%llu pairs that never met, %llu seeds with fewer than 3 faults, %.1f s\n",
@@ -116,7 +149,8 @@ int run(const Options& options) {
       static_cast<unsigned long long>(errors), static_cast<unsigned long long>(comparisons),
       static_cast<unsigned long long>(none), static_cast<unsigned long long>(few_faults), seconds);
   std::printf("[counts] cases=%llu seeds=%llu faults=%llu\n", static_cast<unsigned long long>(operations),
-              static_cast<unsigned long long>(options.seeds), static_cast<unsigned long long>(counts.sum()));
+              static_cast<unsigned long long>(options.seeds),
+              static_cast<unsigned long long>(counts.sum() + store_counts.sum()));
   const bool whole = options.seeds >= 1000;
   return few_faults > 0 || (whole && none > 0) ? 1 : 0;
 }

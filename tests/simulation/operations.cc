@@ -15,14 +15,15 @@ constexpr int kMostAttempts = 400;      // of an attend that misses
 constexpr int kPatientAttempts = 40;    // after which its disk behaves
 
 // In percent, by Operation.
-constexpr std::array<uint32_t, kOperationCount> kWeights{38, 8, 8, 4, 6, 7, 5, 8, 4, 5, 7};
+constexpr std::array<uint32_t, kOperationCount> kWeights{31, 7, 7, 4, 6, 7, 5, 8, 4, 5, 4, 4, 6, 2};
 
 }  // namespace
 
 Operation Simulation::choose_operation() {
   uint64_t at = random_.below(100);
   for (size_t i = 0; i < kOperationCount; ++i) {
-    if (at < kWeights[i]) return static_cast<Operation>(i);
+    const bool known = store_budget_ != 0 || i < kOperationCount - kStoreOperations;
+    if (at < kWeights[i]) return known ? static_cast<Operation>(i) : Operation::kStep;
     at -= kWeights[i];
   }
   return Operation::kStep;
@@ -52,6 +53,12 @@ void Simulation::act(Operation operation) {
       return refill();
     case Operation::kIdle:
       return idle();
+    case Operation::kPublish:
+      return publish();
+    case Operation::kAdopt:
+      return adopt();
+    case Operation::kRestart:
+      return restart();
   }
 }
 
@@ -62,7 +69,7 @@ bool Simulation::begin_track() {
     fail("a sequence cannot be made");
     return false;
   }
-  tracks_.push_back({*ours, *theirs, {}, true});
+  tracks_.push_back({*ours, *theirs, {}, true, random_.between(1, 2)});
   return true;
 }
 
@@ -339,7 +346,8 @@ void Simulation::fork() {
   if (!ours.ok()) return judge_error(ours.status(), "a fork");
   const Result<Sequence*> theirs = twin_->cache().fork(track(index).twin);
   if (!theirs.ok()) return fail("the twin's fork fails: " + theirs.status().message());
-  tracks_.push_back({*ours, *theirs, track(index).tokens, track(index).same_bits});
+  const Track& from = track(index);
+  tracks_.push_back({*ours, *theirs, from.tokens, from.same_bits, from.tenant});
 }
 
 void Simulation::truncate() {
@@ -416,9 +424,11 @@ void Simulation::refill() {
 }
 
 void Simulation::idle() {
-  disk_world_.clock.advance(std::chrono::microseconds(random_.below(20000)));
+  clock_.advance(std::chrono::microseconds(random_.below(20000)));
+  if (write_budget_ != 0 && random_.chance(300)) clock_.advance(std::chrono::minutes(random_.below(60)));
   turn(static_cast<uint32_t>(random_.below(8)));
   if (random_.chance(300)) disk_->release_hung();
+  if (store_disk_ != nullptr && random_.chance(600)) store_disk_->release_hung();
 }
 
 }  // namespace quire::testing

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint64_t kBlock = 4096;
 constexpr uint64_t kStuckPolls = 20000;
+constexpr uint32_t kMostPerThousand = 400;  // by a factor
 constexpr Nanoseconds kNever = Nanoseconds::max();
 
 bool is_late(std::optional<SimFault> fault) {
@@ -27,18 +28,63 @@ bool is_silent(std::optional<SimFault> fault) {
          fault == SimFault::kWriteMisdirected || fault == SimFault::kWriteLost;
 }
 
+// Faults that a sync can have.
+bool syncs_with(SimFault fault) {
+  return fault == SimFault::kWriteError || fault == SimFault::kWriteNoSpace ||
+         fault == SimFault::kWriteLost || fault == SimFault::kWriteLate || fault == SimFault::kWriteHung ||
+         fault == SimFault::kWriteTwice;
+}
+
 }  // namespace
 
-SimulatedDisk::SimulatedDisk(DiskWorld& world, uint64_t bytes)
-    : world_(world), image_(bytes), truth_(bytes) {}
+// ---- the image ----
+
+void DiskImage::resize(uint64_t bytes) {
+  bytes_.resize(bytes);
+  truth_.resize(bytes);
+  if (remembers_) durable_.resize(bytes);
+}
+
+void DiskImage::written(uint64_t offset, std::span<const uint8_t> bytes) {
+  if (remembers_) unsynced_.push_back({offset, {bytes.begin(), bytes.end()}});
+}
+
+void DiskImage::synced() {
+  if (!remembers_) return;
+  durable_ = bytes_;
+  unsynced_.clear();
+}
+
+// In any order: each block of each write since the last sync has arrived or not.
+void DiskImage::lose_power(SimRandom& random) {
+  bytes_ = durable_;
+  for (const Write& write : unsynced_) {
+    for (uint64_t at = 0; at < write.bytes.size(); at += kBlock) {
+      if (random.chance(500)) std::memcpy(bytes_.data() + write.offset + at, write.bytes.data() + at, kBlock);
+    }
+  }
+  truth_ = bytes_;
+  synced();
+}
+
+// ---- the disk ----
+
+SimulatedDisk::~SimulatedDisk() {
+  for (Flight& flight : flights_) {
+    const bool moves = flight.op.kind == IoKind::kWrite && !flight.repeated;
+    if (moves && world_.random.chance(500)) static_cast<void>(outcome(flight));
+  }
+}
 
 std::optional<SimFault> SimulatedDisk::draw(IoKind kind) {
   if (world_.healed) return std::nullopt;
   const size_t first = kind == IoKind::kRead ? 0 : kReadFaults;
   const size_t last = kind == IoKind::kRead ? kReadFaults : kDiskFaults;
   for (size_t i = first; i < last; ++i) {
-    if (!world_.random.chance(world_.per_thousand[i])) continue;
+    const uint32_t chance = world_.per_thousand[i];
+    if (!world_.random.chance(std::max(chance, std::min(chance * world_.factor, kMostPerThousand)))) continue;
     const auto fault = static_cast<SimFault>(i);
+    if (kind == IoKind::kSync && !syncs_with(fault)) continue;
     world_.counts.add(fault, world_.operation);
     return fault;
   }
@@ -55,11 +101,14 @@ Nanoseconds SimulatedDisk::latency(std::optional<SimFault> fault) {
 Status SimulatedDisk::submit(std::span<const IoOp> ops) {
   if (Status status = check_ops(ops, 1); !status.ok()) return status;
   for (const IoOp& op : ops) {
+    const bool dead = world_.dies_after == 0;
+    if (!dead && world_.dies_after != UINT64_MAX) --world_.dies_after;
     if (op.offset % kBlock != 0 || op.buffer.size() % kBlock != 0 ||
         op.offset + op.buffer.size() > image_.size()) {
       return invalid("the simulated disk was asked for bytes it does not have, or for no whole blocks");
     }
-    Flight flight{op, draw(op.kind)};
+    if (op.kind == IoKind::kWrite && !dead) world_.written_bytes += op.buffer.size();
+    Flight flight{op, dead ? SimFault::kKilled : draw(op.kind)};
     const Nanoseconds takes = latency(flight.fault);
     flight.ends = takes == kNever ? kNever : world_.clock.elapsed() + takes;
     flights_.push_back(flight);
@@ -81,33 +130,30 @@ Nanoseconds SimulatedDisk::expires(const Flight& flight) const {
   return world_.clock.elapsed() + (flight.op.deadline - world_.clock.now());
 }
 
-void SimulatedDisk::write_image(std::vector<uint8_t>& image, const IoOp& op, uint64_t offset,
-                                uint64_t bytes) {
-  std::memcpy(image.data() + offset, op.buffer.data(), bytes);
-}
-
 // The disk's own act, faults included.
 void SimulatedDisk::transfer(const Flight& flight, uint64_t offset, uint64_t bytes) {
   const IoOp& op = flight.op;
   if (op.kind == IoKind::kRead) {
-    std::memcpy(op.buffer.data(), image_.data() + offset, bytes);
+    std::memcpy(op.buffer.data(), image_.bytes().data() + offset, bytes);
     return;
   }
-  if (flight.fault != SimFault::kWriteLost) write_image(image_, op, offset, bytes);
+  const std::span<uint8_t> there = image_.bytes().subspan(offset, bytes);
+  if (flight.fault != SimFault::kWriteLost) std::memcpy(there.data(), op.buffer.data(), bytes);
   const bool asked = offset == op.offset && bytes == op.buffer.size();
-  if (is_silent(flight.fault)) {
-    write_image(truth_, op, op.offset, op.buffer.size());
-  } else {
-    write_image(truth_, op, offset, bytes);
-  }
+  const bool silent = is_silent(flight.fault);
+  std::memcpy(image_.truth().data() + (silent ? op.offset : offset), op.buffer.data(),
+              silent ? op.buffer.size() : bytes);
   if (flight.fault == SimFault::kWriteBitFlip && asked) {
-    image_[offset + world_.random.below(bytes)] ^= static_cast<uint8_t>(1U << world_.random.below(8));
+    there[world_.random.below(bytes)] ^= static_cast<uint8_t>(1U << world_.random.below(8));
   }
+  if (flight.fault != SimFault::kWriteLost) image_.written(offset, there);
 }
 
 // Moves the bytes and says how that went.
 Completion SimulatedDisk::outcome(const Flight& flight) {
   const IoOp& op = flight.op;
+  if (flight.fault == SimFault::kKilled) return done(op, StatusCode::kIo, EIO);
+  if (op.kind == IoKind::kSync) return sync(flight);
   const uint64_t blocks = op.buffer.size() / kBlock;
   const uint64_t some = world_.random.below(blocks) * kBlock;
   uint64_t offset = op.offset;
@@ -147,6 +193,13 @@ Completion SimulatedDisk::outcome(const Flight& flight) {
   return done(op, StatusCode::kOk);
 }
 
+Completion SimulatedDisk::sync(const Flight& flight) {
+  if (flight.fault == SimFault::kWriteError) return done(flight.op, StatusCode::kIo, EIO);
+  if (flight.fault == SimFault::kWriteNoSpace) return done(flight.op, StatusCode::kIo, ENOSPC);
+  if (flight.fault != SimFault::kWriteLost) image_.synced();
+  return done(flight.op, StatusCode::kOk);
+}
+
 void SimulatedDisk::end(Flight flight) {
   if (flight.repeated) {
     ready_.push_back(done(flight.op, StatusCode::kOk));
@@ -157,7 +210,7 @@ void SimulatedDisk::end(Flight flight) {
   const bool good = completion.code == StatusCode::kOk && !flight.expired &&
                     (flight.op.kind != IoKind::kRead ||
                      std::equal(flight.op.buffer.begin(), flight.op.buffer.end(),
-                                truth_.begin() + static_cast<std::ptrdiff_t>(flight.op.offset)));
+                                image_.truth().begin() + static_cast<std::ptrdiff_t>(flight.op.offset)));
   // An expired read has been counted when it expired.
   if (flight.op.kind == IoKind::kRead && !good && !flight.expired) ++world_.bad_reads;
   ready_.push_back(flight.expired ? released(flight.op) : completion);

@@ -5,6 +5,7 @@
 #include <map>
 #include <tuple>
 
+#include "tests/simulation/simulated_store.h"
 #include "tests/simulation/tokens.h"
 
 namespace quire::testing {
@@ -14,6 +15,12 @@ constexpr uint64_t kLeastOperations = 200;
 constexpr uint64_t kMostOperations = 1000;
 constexpr uint64_t kLeastFaults = 3;
 constexpr uint32_t kStepTokens = 64;
+constexpr uint64_t kHoursOfDay = 24;
+constexpr uint64_t kLeastBucket = uint64_t{1} << 20;  // an hour's share of the least write budget
+
+// Of the chances of faults, by Operation: those that ask little of a disk meet more of them.
+constexpr std::array<uint32_t, kOperationCount> kSpillFactors{1, 1, 1, 4, 2, 2, 4, 2, 2, 4, 4, 6, 6, 10};
+constexpr std::array<uint32_t, kOperationCount> kStoreFactors{1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 12, 1};
 
 // The engine's executor: one thread, and the mover may get turns between the items.
 void run_inline(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), void* arg) {
@@ -29,7 +36,11 @@ void run_inline(void* context, uint32_t n, void (*fn)(void* arg, uint32_t i), vo
 SimulationResult simulate(uint64_t seed, bool verbose) { return Simulation(seed, verbose).run(); }
 
 Simulation::Simulation(uint64_t seed, bool verbose)
-    : seed_(seed), verbose_(verbose), disk_world_(seed * 2 + 1), random_(seed * 2) {
+    : seed_(seed),
+      verbose_(verbose),
+      disk_world_(seed * 2 + 1, clock_),
+      store_world_(seed * 2 + 1, clock_),
+      random_(seed * 2) {
   result_.seed = seed;
 }
 
@@ -59,6 +70,11 @@ void Simulation::choose_world() {
   turns_per_thousand_ = static_cast<uint32_t>(random_.between(0, 300));
   if (random_.chance(200)) device_budget_ = uint64_t{64} << 10;
   eviction_ = static_cast<Eviction>(random_.between(1, kEvictions.size() - 1));
+  if (config_.recent_pages == 0 && random_.chance(700)) {
+    store_budget_ = 1;  // in choose_store, when the shape of its blocks is known
+    weak_ids_ = random_.chance(400);
+  }
+  if (random_.chance(200)) write_budget_ = random_.between(1, 8) * kHoursOfDay * kLeastBucket;
   nvme_budget_ = random_.chance(750) ? uint64_t{4} << 20 : random_.between(4, 10) * (uint64_t{128} << 10);
 }
 
@@ -81,6 +97,18 @@ void Simulation::choose_faults() {
   }
 }
 
+// Of stores some meet no fault but the end of a process or machine: they must lose nothing that was synced.
+void Simulation::choose_store_faults() {
+  if (random_.chance(300)) return;
+  const uint64_t kinds = random_.between(2, 6);
+  for (uint64_t i = 0; i < kinds; ++i) {
+    const auto fault = static_cast<SimFault>(random_.below(kDiskFaults));
+    const bool hangs = fault == SimFault::kReadHung || fault == SimFault::kWriteHung;
+    store_world_.per_thousand[static_cast<size_t>(fault)] =
+        static_cast<uint32_t>(random_.between(10, hangs ? 60 : 150));
+  }
+}
+
 // A disk that few faults have hit so far gets worse; where it is hardly used, the clock must do.
 void Simulation::worsen_faults() {
   jumps_per_thousand_ = 100;
@@ -95,18 +123,32 @@ EngineOptions Simulation::options_of(bool simulated) {
   options.threads = 1;
   options.device.lazy = true;
   options.host_budget = uint64_t{64} << 20;
-  options.clock = &disk_world_.clock;
+  options.clock = &clock_;
   if (!simulated) return options;
   options.parallel_context = this;
   options.mover_drive = MoverDrive::kCallers;
   options.device_budget = device_budget_;
   options.nvme_budget = nvme_budget_;
+  options.nvme_write_budget_per_day = write_budget_;
   options.eviction = eviction_;
   options.nvme_path = "/tmp";
   options.io_deadline = std::chrono::milliseconds(50);
   options.open_io = [this](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {
-    auto disk = std::make_unique<SimulatedDisk>(disk_world_, nvme_budget_);
+    spill_ = DiskImage(nvme_budget_);
+    auto disk = std::make_unique<SimulatedDisk>(disk_world_, spill_);
     disk_ = disk.get();
+    return std::unique_ptr<IoEngine>(std::move(disk));
+  };
+  if (store_budget_ == 0) return options;
+  options.store_path = "simulated";
+  options.store_budget = store_budget_;
+  options.model_fingerprint = {1, 2};
+  options.open_store = [this](const std::string&) -> Result<std::unique_ptr<NamedFile>> {
+    return std::unique_ptr<NamedFile>(std::make_unique<SimulatedFile>(stored_));
+  };
+  options.open_store_io = [this](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {
+    auto disk = std::make_unique<SimulatedDisk>(store_world_, stored_);
+    store_disk_ = disk.get();
     return std::unique_ptr<IoEngine>(std::move(disk));
   };
   return options;
@@ -116,13 +158,33 @@ namespace {
 
 // The smallest budget, in blocks of 4 KiB, that an engine opens with; remembered by what it depends on.
 uint64_t smallest_host_budget(EngineOptions options) {
-  using Key = std::tuple<uint32_t, uint32_t, uint32_t, CodecId, bool>;
+  using Key = std::tuple<uint32_t, uint32_t, uint32_t, CodecId, bool, uint64_t>;
   static std::map<Key, uint64_t> known;
   const CacheConfig& config = options.config;
-  const Key key{config.layers, config.kv_heads, config.recent_pages, config.layer[0].key_codec,
-                options.device_budget != 0};
+  const Key key{config.layers,
+                config.kv_heads,
+                config.recent_pages,
+                config.layer[0].key_codec,
+                options.device_budget != 0,
+                options.store_budget};
   if (const auto found = known.find(key); found != known.end()) return found->second;
   options.parallel_context = nullptr;
+  // Disks of its own: what it draws must not depend on what is known already.
+  SimulatedClock clock;
+  DiskWorld world(0, clock);
+  DiskImage spill(options.nvme_budget);
+  DiskImage stored(0);
+  const auto disk_of = [&](DiskImage& image) {
+    return [&](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {
+      return std::unique_ptr<IoEngine>(std::make_unique<SimulatedDisk>(world, image));
+    };
+  };
+  options.clock = &clock;
+  options.open_io = disk_of(spill);
+  options.open_store_io = disk_of(stored);
+  options.open_store = [&](const std::string&) -> Result<std::unique_ptr<NamedFile>> {
+    return std::unique_ptr<NamedFile>(std::make_unique<SimulatedFile>(stored));
+  };
   uint64_t refused = 0;
   uint64_t opened = uint64_t{1} << 14;
   while (opened - refused > 1) {
@@ -137,17 +199,20 @@ uint64_t smallest_host_budget(EngineOptions options) {
 
 bool Simulation::open() {
   Result<std::unique_ptr<Engine>> twin = Engine::open(options_of(false));
-  EngineOptions options = options_of(true);
-  const uint64_t least = smallest_host_budget(options);
-  host_budget_ = least + random_.below(4) * (uint64_t{64} << 10);
-  options.host_budget = host_budget_;
-  Result<std::unique_ptr<Engine>> engine = Engine::open(options);
-  if (!twin.ok() || !engine.ok()) {
-    fail("an engine does not open: " + (twin.ok() ? engine : twin).status().message());
+  if (!twin.ok()) {
+    fail("the twin does not open: " + twin.status().message());
     return false;
   }
   twin_ = std::move(*twin);
-  engine_ = std::move(*engine);
+  choose_store();
+  host_budget_ = smallest_host_budget(options_of(true)) + random_.below(4) * (uint64_t{64} << 10);
+  store_world_.healed = true;
+  const Status opened = open_engine();
+  store_world_.healed = false;
+  if (!opened.ok()) {
+    fail("an engine does not open: " + opened.message());
+    return false;
+  }
   if (verbose_) {
     std::printf(
         "world: %u layers, %u kv heads, codec %.*s, recent %u, host %llu KiB, device %llu KiB, disk %llu "
@@ -166,6 +231,25 @@ bool Simulation::open() {
     }
   }
   return true;
+}
+
+// Room for a few blocks, so that some have to go. Needs the twin, which knows the shape of its blocks.
+void Simulation::choose_store() {
+  if (store_budget_ == 0) return;
+  store_budget_ = store_shape(twin_->config()).bytes_for(random_.between(6, 24));
+  stored_.remember();
+}
+
+Status Simulation::open_engine() {
+  EngineOptions options = options_of(true);
+  options.host_budget = host_budget_;
+  Result<std::unique_ptr<Engine>> engine = Engine::open(std::move(options));
+  if (!engine.ok()) return engine.status();
+  engine_ = std::move(*engine);
+  evictions_seen_ = 0;
+  opened_ = latest_ = clock_.now();
+  written_before_ = written_bytes();
+  return {};
 }
 
 // ---- the mover's turns ----
@@ -193,7 +277,9 @@ void Simulation::start_requests() {
 void Simulation::set_clock() {
   const bool forwards = random_.chance(500);
   const Nanoseconds by = std::chrono::milliseconds(random_.between(1, random_.chance(500) ? 100 : 1000000));
-  disk_world_.clock.jump(forwards ? by : -by);
+  note_clock();
+  clock_.jump(forwards ? by : -by);
+  note_clock();
   disk_world_.counts.add(forwards ? SimFault::kClockForwards : SimFault::kClockBackwards,
                          disk_world_.operation);
 }
@@ -205,7 +291,9 @@ void Simulation::judge_error(const Status& status, const char* what) {
   if (disk_world_.stuck) return fail("somebody waits for what never comes");
   ++result_.errors;
   const TierStats tier = engine_->mover()->tier_stats();
-  const bool disk_full = tier.used_bytes + (uint64_t{512} << 10) > tier.capacity;
+  // What may not be written any more today has no room on the disk either.
+  const bool spent = write_budget_ != 0 && status.code() == StatusCode::kOverBudget;
+  const bool disk_full = spent || tier.used_bytes + (uint64_t{512} << 10) > tier.capacity;
   // The least budget is one for a single sequence.
   const bool crowded = tracks_.size() > 1 && status.code() == StatusCode::kOverBudget;
   const bool faulty = disk_world_.counts.sum() > 0 || crowded;
@@ -243,7 +331,14 @@ void Simulation::check_budgets() {
   if (device != nullptr && device->peak() > device_budget_) fail("device_budget was exceeded");
   const TierStats tier = engine_->mover()->tier_stats();
   if (tier.used_bytes > nvme_budget_ || tier.live_bytes > tier.used_bytes) fail("nvme_budget was exceeded");
-  if (disk_world_.stuck) fail("somebody waits for what never comes");
+  if (disk_world_.stuck || store_world_.stuck) fail("somebody waits for what never comes");
+  note_clock();
+  const auto days = static_cast<double>((latest_ - opened_).count()) / 86400e9;
+  const double most = static_cast<double>(write_budget_) * (days + 1.0 / kHoursOfDay);
+  if (write_budget_ != 0 && static_cast<double>(written_bytes() - written_before_) > most + 1)
+    fail("of nvme_write_budget_per_day " + std::to_string(static_cast<uint64_t>(most)) +
+         " bytes could be written, and were " + std::to_string(written_bytes() - written_before_));
+  if (store_budget_ != 0 && stored_.size() > store_budget_) fail("store_budget was exceeded");
   const CacheCounts ours = engine_->cache().counts();
   const CacheCounts theirs = twin_->cache().counts();
   if (ours.sequences != theirs.sequences || ours.sequences != tracks_.size())
@@ -257,16 +352,20 @@ void Simulation::check_budgets() {
 
 void Simulation::finish() {
   disk_world_.healed = true;
+  store_world_.healed = true;
   disk_world_.operation = Operation::kIdle;
   disk_->release_hung();
+  if (store_disk_ != nullptr) store_disk_->release_hung();
   turn(64);
-  disk_world_.clock.advance(std::chrono::seconds(1));
+  clock_.advance(std::chrono::seconds(1));
   turn(64);
   // A healed disk may be full all the same: then the longest sequences go until the rest has room.
   for (size_t i = 0; i < tracks_.size() && !failed(); ++i) {
+    if (write_budget_ != 0) clock_.advance(std::chrono::hours(kHoursOfDay));
     run_both({new_tokens(i, 1)}, 0);
   }
   check_budgets();
+  if (!failed() && store_budget_ != 0) check_store();
   if (!failed()) check_nothing_left();
 }
 
@@ -302,9 +401,17 @@ void Simulation::check_nothing_left() {
   if (host.used(Use::kStaging) != 0 || host.used(Use::kWork) != 0) fail("close leaves memory behind");
 }
 
+void Simulation::choose_chances(Operation operation) {
+  disk_world_.operation = operation;
+  store_world_.operation = operation;
+  disk_world_.factor = kSpillFactors[static_cast<size_t>(operation)];
+  store_world_.factor = kStoreFactors[static_cast<size_t>(operation)];
+}
+
 SimulationResult Simulation::run() {
   choose_world();
   choose_faults();
+  choose_store_faults();
   if (!open() || !begin_track()) return result_;
   while (!failed()) {
     const bool enough = result_.operations >= kLeastOperations && disk_world_.counts.sum() >= kLeastFaults;
@@ -312,22 +419,24 @@ SimulationResult Simulation::run() {
     if (result_.operations == kLeastOperations) worsen_faults();
     const Operation operation = choose_operation();
     ++result_.operations;
-    disk_world_.operation = operation;
+    choose_chances(operation);
     if (verbose_) {
       const std::string_view name = kOperationNames[static_cast<size_t>(operation)];
       std::printf("%4llu %.*s\n", static_cast<unsigned long long>(result_.operations),
                   static_cast<int>(name.size()), name.data());
     }
-    if (random_.chance(jumps_per_thousand_)) set_clock();
+    if (random_.chance(std::min(jumps_per_thousand_ * disk_world_.factor, 400U))) set_clock();
     if (random_.chance(400)) start_requests();
     turn(static_cast<uint32_t>(random_.below(3)));
     act(operation);
+    if (failed()) break;
     turn(static_cast<uint32_t>(random_.below(3)));
-    if (!failed()) check_budgets();
+    check_budgets();
   }
   if (!failed()) finish();
   result_.counts = disk_world_.counts;
-  result_.faults = disk_world_.counts.sum();
+  result_.store_counts = store_world_.counts;
+  result_.faults = disk_world_.counts.sum() + store_world_.counts.sum();
   return result_;
 }
 

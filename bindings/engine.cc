@@ -155,8 +155,8 @@ void Engine::build_write_budget() {
   if (options_.nvme_write_budget_per_day == 0) return;
   const StoreShape shape = store_shape(options_.config);
   const uint64_t run = run_align_up(plan_staging(options_.config, options_.host_budget).write_bytes);
-  const uint64_t least = std::max<uint64_t>(run + kExtentHeaderBytes,
-                                            2 * (2 * uint64_t{shape.header_bytes} + shape.slot_bytes));
+  const uint64_t least =
+      std::max<uint64_t>(run + kExtentHeaderBytes, 2 * (2 * uint64_t{shape.header_bytes} + shape.slot_bytes));
   write_budget_ = std::make_unique<SharedWriteBudget>(
       WriteBudget(options_.nvme_write_budget_per_day, least, clock().now()));
 }

@@ -38,14 +38,14 @@ struct DiskWorld {
   SimRandom random;
   SimulatedClock& clock;
   std::array<uint32_t, kDiskFaults> per_thousand{};  // chance of each fault, by request of its kind
-  uint32_t factor = 1;                     // of the chances; operations that ask little meet more
-  Operation operation = Operation::kIdle;  // that hits are counted under
+  uint32_t factor = 1;                               // of the chances; operations that ask little meet more
+  Operation operation = Operation::kIdle;            // that hits are counted under
   FaultCounts counts;
   uint64_t bad_reads = 0;      // see above
   uint64_t written_bytes = 0;  // that writes were asked for
-  uint64_t empty_polls = 0;  // in a row
-  bool stuck = false;        // somebody waits for what never comes
-  bool healed = false;       // no more faults
+  uint64_t empty_polls = 0;    // in a row
+  bool stuck = false;          // somebody waits for what never comes
+  bool healed = false;         // no more faults
   // Operations until the process is dead to the disk: they then fail and do nothing.
   uint64_t dies_after = UINT64_MAX;
 };

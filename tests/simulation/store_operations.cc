@@ -50,8 +50,7 @@ bool Simulation::publishable(const Track& t) const {
 
 void Simulation::publish() {
   size_t index = random_.below(tracks_.size());
-  for (int draws = 0; draws < 4 && !publishable(track(index)); ++draws)
-    index = random_.below(tracks_.size());
+  for (int draws = 0; draws < 4 && !publishable(track(index)); ++draws) index = random_.below(tracks_.size());
   publish_track(index);
 }
 
@@ -278,8 +277,8 @@ void Simulation::judge_store_error(const Status& status, const char* what) {
 }
 
 // On healed disks a store takes what it has room for, of a sequence that has the memory to itself. Pages that
-// a fault has cost earlier, and that nobody has missed so far, end a publication; a step misses them, and they
-// are made again.
+// a fault has cost earlier, and that nobody has missed so far, end a publication; a step misses them, and
+// they are made again.
 void Simulation::check_store() {
   constexpr uint64_t kBlocks = 6;  // that every store has room for
   constexpr int kAttempts = 4;

@@ -174,6 +174,11 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   app.add_option("--nvme-path", cache.nvme_path, "Folder of the spill file")
       ->capture_default_str()
       ->group(group);
+  app.add_option("--compress", cache.nvme_compression,
+                 "zstd level, 1 to 9, of pages on disk where that saves more than 5 %; 0: none")
+      ->check(CLI::Range(0, 9))
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--io-engine", cache.io_engine, "auto, io_uring or threads")
       ->transform(CLI::CheckedTransformer(kIoEngines))
       ->group(group);
@@ -232,6 +237,7 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"device_budget", cache.device_budget},
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},
+          {"compress", cache.nvme_compression},
           {"io_engine", name_of(kIoEngines, cache.io_engine)},
           {"eviction", name_of(kEvictions, cache.eviction)},
           {"key_space", name_of(kKeySpaces, cache.key_space)},

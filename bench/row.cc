@@ -53,6 +53,12 @@ std::string text_of(const char* format, std::optional<double> value) {
 
 double mib(uint64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
+// The share of `from` that `to` is smaller by.
+std::optional<double> saved(uint64_t from, uint64_t to) {
+  if (from == 0) return {};
+  return 1 - static_cast<double>(to) / static_cast<double>(from);
+}
+
 uint64_t host_kv_bytes(const quire_stats& stats) { return stats.host_page_bytes + stats.host_tail_bytes; }
 
 std::string loss_text(const Row& row) {
@@ -63,6 +69,10 @@ std::string loss_text(const Row& row) {
 std::string needles_text(const Row& row) {
   if (!row.needles || *row.needles == 0) return "-";
   return std::to_string(row.needles_found.value_or(0)) + "/" + std::to_string(*row.needles);
+}
+
+std::string percent_text(std::optional<double> share) {
+  return share ? text_of("%.1f%%", 100 * *share) : "-";
 }
 
 struct Column {
@@ -78,6 +88,10 @@ std::vector<Column> all_columns() {
       {"eff. bits", [](const Row& r) { return text_of("%.2f", r.stats.effective_bits); }},
       {"host MiB", [](const Row& r) { return text_of("%.1f", mib(host_kv_bytes(r.stats))); }},
       {"nvme MiB", [](const Row& r) { return text_of("%.1f", mib(r.stats.nvme_bytes)); }},
+      {"saved",
+       [](const Row& r) { return percent_text(saved(r.stats.demoted_bytes, r.stats.stored_bytes)); }},
+      {"zstd gain",
+       [](const Row& r) { return percent_text(saved(r.stats.tried_bytes, r.stats.packed_bytes)); }},
       {"RSS MiB", [](const Row& r) { return text_of("%.0f", mib(r.peak_rss)); }},
       {"prefill tok/s", [](const Row& r) { return text_of("%.0f", r.prefill_tok_s); }},
       {"decode tok/s", [](const Row& r) { return text_of("%.1f", decode_tok_s(r)); }},
@@ -93,15 +107,16 @@ std::vector<Column> all_columns() {
   };
 }
 
-// What selective runs alone have is left out where there is none.
+// What selective runs, and runs that compress, alone have is left out where there is none.
 std::vector<Column> columns(const std::vector<Row>& rows) {
   std::vector<Column> out = all_columns();
-  const auto selects = [](const Row& row) { return row.selection != "none" || row.sparse_prefill != "none"; };
-  if (std::any_of(rows.begin(), rows.end(), selects)) return out;
-  std::erase_if(out, [](const Column& column) {
-    const std::string_view title = column.title;
-    return title == "select" || title == "attended" || title == "missed";
-  });
+  const auto leave_out = [&](auto has, std::initializer_list<std::string_view> titles) {
+    if (std::any_of(rows.begin(), rows.end(), has)) return;
+    std::erase_if(out, [&](const Column& column) { return std::ranges::count(titles, column.title) > 0; });
+  };
+  leave_out([](const Row& row) { return row.selection != "none" || row.sparse_prefill != "none"; },
+            {"select", "attended", "missed"});
+  leave_out([](const Row& row) { return row.stats.tried_bytes > 0; }, {"saved", "zstd gain"});
   return out;
 }
 
@@ -147,6 +162,8 @@ json to_json(const Row& row) {
           {"peak_rss", row.peak_rss},
           {"io_read_bytes", stats.read_bytes},
           {"io_write_bytes", stats.written_bytes},
+          {"compress_saved", or_null(saved(stats.demoted_bytes, stats.stored_bytes))},
+          {"compress_gain", or_null(saved(stats.tried_bytes, stats.packed_bytes))},
           {"io_engine", stats.io_engine == nullptr ? "none" : stats.io_engine},
           {"seconds_encode", stats.encode_seconds},
           {"seconds_attend", stats.attend_seconds},

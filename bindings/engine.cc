@@ -132,7 +132,7 @@ Status Engine::build_mover(const CacheContext& context) {
   }
   Result<std::unique_ptr<Mover>> mover =
       Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive,
-                    write_budget_.get());
+                    write_budget_.get(), options_.nvme_compression);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());

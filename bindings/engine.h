@@ -26,6 +26,7 @@ struct EngineOptions {
   uint64_t nvme_budget = 0;
   std::string nvme_path;
   uint64_t nvme_write_budget_per_day = 0;  // bytes; 0: no limit
+  uint32_t nvme_compression = 0;           // level of PageCompressor; 0: none
   std::string store_path;                  // empty: no store
   uint64_t store_budget = 0;
   std::array<uint64_t, 2> model_fingerprint{};

@@ -30,6 +30,8 @@ static_assert(kEntriesAt + kMaxExtentEntries * kEntryBytes == kExtentHeaderBytes
 // 16 bits hold every offset and length in units of kPlaceAlign.
 static_assert(kMaxExtentBytes / kPlaceAlign - 1 <= UINT16_MAX);
 
+constexpr uint32_t kCompressedBit = uint32_t{1} << 31;  // of an entry's page index, in version 2
+
 uint64_t block_checksum(std::span<const uint8_t, kExtentHeaderBytes> block) {
   std::array<uint8_t, kExtentHeaderBytes> copy{};
   std::copy(block.begin(), block.end(), copy.begin());
@@ -61,7 +63,8 @@ void write_extent_header(const ExtentHeader& header, std::span<uint8_t, kExtentH
   std::fill(block.begin(), block.end(), uint8_t{0});
   std::copy(kMagic.begin(), kMagic.end(), block.begin());
   uint8_t* at = block.data();
-  store_le(at + kVersionAt, kExtentVersion);
+  const bool compressed = std::ranges::any_of(header.entries, &ExtentEntry::compressed);
+  store_le(at + kVersionAt, compressed ? kCompressedExtentVersion : kExtentVersion);
   store_le(at + kGenerationAt, header.generation);
   store_le(at + kSequenceAt, header.stream.sequence);
   store_le(at + kLayerAt, header.stream.layer);
@@ -70,7 +73,7 @@ void write_extent_header(const ExtentHeader& header, std::span<uint8_t, kExtentH
   store_le(at + kCountAt, static_cast<uint32_t>(header.entries.size()));
   uint8_t* out = at + kEntriesAt;
   for (const ExtentEntry& entry : header.entries) {
-    store_le(out, entry.page_index);
+    store_le(out, entry.page_index | (entry.compressed ? kCompressedBit : 0));
     store_le(out + 4, static_cast<uint16_t>(entry.offset / kPlaceAlign));
     store_le(out + 6, static_cast<uint16_t>(entry.length / kPlaceAlign));
     store_le(out + 8, entry.checksum);
@@ -83,7 +86,9 @@ Result<ExtentHeader> parse_extent_header(std::span<const uint8_t, kExtentHeaderB
                                          uint64_t offset) {
   const uint8_t* at = block.data();
   if (!std::equal(kMagic.begin(), kMagic.end(), at)) return broken(offset, "it does not start with a header");
-  if (load_le<uint32_t>(at + kVersionAt) != kExtentVersion) return broken(offset, "its version is not known");
+  const auto version = load_le<uint32_t>(at + kVersionAt);
+  if (version != kExtentVersion && version != kCompressedExtentVersion)
+    return broken(offset, "its version is not known");
   if (load_le<uint64_t>(at + kChecksumAt) != block_checksum(block))
     return broken(offset, "its header is damaged");
   ExtentHeader header;
@@ -102,8 +107,11 @@ Result<ExtentHeader> parse_extent_header(std::span<const uint8_t, kExtentHeaderB
   header.entries.resize(count);
   const uint8_t* in = at + kEntriesAt;
   for (ExtentEntry& entry : header.entries) {
-    entry = {load_le<uint32_t>(in), load_le<uint16_t>(in + 4) * kPlaceAlign,
-             load_le<uint16_t>(in + 6) * kPlaceAlign, load_le<uint64_t>(in + 8)};
+    const auto index = load_le<uint32_t>(in);
+    entry = {index & ~kCompressedBit, load_le<uint16_t>(in + 4) * kPlaceAlign,
+             load_le<uint16_t>(in + 6) * kPlaceAlign, load_le<uint64_t>(in + 8), index >= kCompressedBit};
+    if (entry.compressed && version == kExtentVersion)
+      return broken(offset, "it lists a compressed page, which its version does not have");
     in += kEntryBytes;
   }
   if (!valid_entries(header)) return broken(offset, "its pages overlap or leave it");

@@ -17,15 +17,17 @@ namespace quire {
 inline constexpr uint32_t kMinExtentBytes = 128U << 10;
 inline constexpr uint32_t kMaxExtentBytes = 4U << 20;
 inline constexpr uint32_t kExtentHeaderBytes = 4096;
-inline constexpr uint32_t kExtentVersion = 1;
+inline constexpr uint32_t kExtentVersion = 1;            // every page as it is
+inline constexpr uint32_t kCompressedExtentVersion = 2;  // pages may be compressed
 inline constexpr uint32_t kMaxExtentEntries = 252;
 
 // One page, 16 bytes on disk.
 struct ExtentEntry {
-  uint32_t page_index = 0;
-  uint32_t offset = 0;  // bytes from the start of the extent, a multiple of kPlaceAlign
-  uint32_t length = 0;  // stored bytes, a multiple of kPlaceAlign
+  uint32_t page_index = 0;  // below 2^31
+  uint32_t offset = 0;      // bytes from the start of the extent, a multiple of kPlaceAlign
+  uint32_t length = 0;      // stored bytes, a multiple of kPlaceAlign
   uint64_t checksum = 0;
+  bool compressed = false;
   bool operator==(const ExtentEntry&) const = default;
 };
 
@@ -41,7 +43,7 @@ struct ExtentHeader {
 // Fills the block. The header must keep the rules above.
 void write_extent_header(const ExtentHeader& header, std::span<uint8_t, kExtentHeaderBytes> block);
 
-// kIo, naming the first thing that is wrong, when `block`, read at `offset`, is no header of this version,
+// kIo, naming the first thing that is wrong, when `block`, read at `offset`, is no header of a known version,
 // damaged, of another place, or contradicts itself.
 Result<ExtentHeader> parse_extent_header(std::span<const uint8_t, kExtentHeaderBytes> block, uint64_t offset);
 

@@ -93,7 +93,7 @@ void ExtentTable::commit(std::span<const PutPage> pages, std::span<const Place> 
   auto& entries = extents_.at(id).entries;
   for (size_t i = 0; i < pages.size(); ++i) {
     entries.push_back({pages[i].index, static_cast<uint32_t>(places[i].offset - offset_of(id)),
-                       pages[i].length, pages[i].checksum});
+                       pages[i].length, pages[i].checksum, pages[i].compressed});
   }
 }
 

@@ -14,14 +14,16 @@ constexpr uint32_t kDropPages = 4;  // pages dropped at once when room is needed
 
 }  // namespace
 
-StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget) {
+StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget, bool compressed) {
   StagingLayout layout;
   const uint64_t page = config.largest_page_bytes();
   // Every page may need a read of its own, with padding at both ends.
   layout.load_bytes = run_align_up(kRunPages * page) + kRunPages * 2 * kRunAlign;
+  layout.expand_bytes = compressed ? kRunPages * page : 0;
+  const uint64_t load = layout.load_bytes + layout.expand_bytes;
   // Three keep the disk busy while a run is attended; two must do where three would take over a quarter.
-  const uint64_t least = 3 * layout.load_bytes > host_budget / 4 ? 2 : 3;
-  layout.loads = static_cast<uint32_t>(std::clamp<uint64_t>(host_budget / 8 / layout.load_bytes, least, 32));
+  const uint64_t least = 3 * load > host_budget / 4 ? 2 : 3;
+  layout.loads = static_cast<uint32_t>(std::clamp<uint64_t>(host_budget / 8 / load, least, 32));
   const uint64_t write =
       std::clamp<uint64_t>(host_budget / 32, page, std::max<uint64_t>(page, uint64_t{2} << 20));
   layout.write_bytes = run_align_up(write);
@@ -34,10 +36,11 @@ Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patie
 
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
                                              const TierOpener& open_tier, Nanoseconds patience,
-                                             MoverDrive drive, SharedWriteBudget* write_budget) {
+                                             MoverDrive drive, SharedWriteBudget* write_budget,
+                                             uint32_t compression) {
   std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience, drive));
   if (!open_tier) return mover;
-  mover->layout_ = plan_staging(context.config, context.host_budget.limit());
+  mover->layout_ = plan_staging(context.config, context.host_budget.limit(), compression > 0);
   Result<BudgetedBytes> staging =
       BudgetedBytes::allocate(context.host_budget, Use::kStaging, mover->layout_.total());
   if (!staging.ok()) {
@@ -47,6 +50,13 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
   mover->staging_ = std::move(*staging);
   prefer_large_pages(mover->staging_.data(), mover->staging_.size());
   mover->write_budget_ = write_budget;
+  if (compression > 0) {
+    const CacheConfig& config = context.config;
+    auto compressor = PageCompressor::create({compression, config.largest_page_bytes(), config.layers},
+                                             context.host_budget);
+    if (!compressor.ok()) return compressor.status();
+    mover->compressor_ = std::move(*compressor);
+  }
   mover->loads_.resize(mover->layout_.loads);
   mover->writes_.resize(mover->layout_.writes);
   if (drive == MoverDrive::kCallers) {
@@ -73,7 +83,7 @@ Mover::~Mover() {
 }
 
 Status Mover::open(const TierOpener& open_tier) {
-  Result<std::unique_ptr<Tier>> tier = open_tier({staging_.data(), staging_.size()});
+  Result<std::unique_ptr<Tier>> tier = open_tier({staging_.data(), layout_.transfer_bytes()});
   if (tier.ok()) tier_ = std::move(*tier);
   return tier.status();
 }
@@ -101,7 +111,8 @@ bool Mover::turn(Nanoseconds idle) {
   start_loads();
   start_write();
   std::array<Completion, 32> completions;
-  const Result<size_t> count = tier_->poll(completions, idle);
+  // While a write is filled, what ends is settled between two of its pages.
+  const Result<size_t> count = tier_->poll(completions, filling_ == nullptr ? idle : Nanoseconds::zero());
   if (!count.ok()) {
     give_up(count.status());
     return false;
@@ -120,6 +131,7 @@ void Mover::give_up(const Status& status) {
   }
   queued_loads_.clear();
   for (Write& write : writes_) release_victims(lock, write);
+  filling_ = nullptr;
   ++rounds_;
   round_status_ = status;
   load_finished_.notify_all();
@@ -138,6 +150,10 @@ uint8_t* Mover::load_buffer(uint32_t index) const { return staging_.data() + ind
 
 uint8_t* Mover::write_buffer(uint32_t index) const {
   return staging_.data() + layout_.loads * layout_.load_bytes + index * layout_.write_bytes;
+}
+
+uint8_t* Mover::expand_buffer(uint32_t index) const {
+  return staging_.data() + layout_.transfer_bytes() + index * layout_.expand_bytes;
 }
 
 void Mover::complete(const Completion& completion) {

@@ -23,14 +23,19 @@
 #include "kvcache/device.h"
 #include "kvcache/latency.h"
 #include "kvcache/page_reader.h"
+#include "offload/page_compressor.h"
 #include "offload/tier.h"
 #include "offload/write_budget.h"
 
 namespace quire {
 
 struct MoverCounts {
-  std::atomic<uint64_t> demoted_pages{0};   // written to the disk tier
-  std::atomic<uint64_t> demoted_bytes{0};   // of these, without padding and headers
+  std::atomic<uint64_t> demoted_pages{0};  // written to the disk tier
+  std::atomic<uint64_t> demoted_bytes{0};  // of these, without padding and headers, as folded
+  std::atomic<uint64_t> stored_bytes{0};   // the same, as they lie on disk: less where pages are compressed
+  std::atomic<uint64_t> compressed_pages{0};
+  std::atomic<uint64_t> tried_bytes{0};     // of pages that compression was tried on, and what it made of
+  std::atomic<uint64_t> packed_bytes{0};    // them: see CompressionTries
   std::atomic<uint64_t> copied_pages{0};    // device to host
   std::atomic<uint64_t> dropped_pages{0};   // slots given up because a copy lies below
   std::atomic<uint64_t> promoted_pages{0};  // copied back into memory after a load
@@ -38,6 +43,8 @@ struct MoverCounts {
   LatencyHistogram disk_reads;              // requests, from start to proof
   LatencyHistogram disk_writes;             // requests
   LatencyHistogram host_copies;             // pages, from device to host
+  LatencyHistogram compressions;            // pages that were tried
+  LatencyHistogram expansions;              // pages
 };
 
 // Bytes that the mover uses for transfers; the tier may register them with the system.
@@ -46,11 +53,13 @@ struct StagingLayout {
   uint32_t loads = 0;
   size_t write_bytes = 0;  // of one write
   uint32_t writes = 0;
-  size_t total() const { return load_bytes * loads + write_bytes * writes; }
+  size_t expand_bytes = 0;  // of one load: room for its pages as they are; 0 without compression
+  size_t transfer_bytes() const { return load_bytes * loads + write_bytes * writes; }
+  size_t total() const { return transfer_bytes() + expand_bytes * loads; }
 };
 
 // A layout that leaves most of the budget to pages.
-StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget);
+StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget, bool compressed = false);
 
 // Who runs the mover.
 enum class MoverDrive : uint8_t {
@@ -66,12 +75,14 @@ class Mover final : public Pager {
   // open_tier may be empty: then pages move from device to host memory only. copy_stream may be null without
   // a device tier. write_budget: nullptr for no limit, else it outlives the mover; pages that it keeps in
   // memory can not make room. patience: how long, in real time, late requests may keep all of the staging
-  // memory before the disk counts as hung; on the context's clock when callers drive. Both the context and
-  // the stream outlive the mover.
+  // memory before the disk counts as hung; on the context's clock when callers drive. compression: the level
+  // of PageCompressor for pages on disk; 0: they lie there as they are. Both the context and the stream
+  // outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
                                                const TierOpener& open_tier, Nanoseconds patience,
                                                MoverDrive drive = MoverDrive::kThread,
-                                               SharedWriteBudget* write_budget = nullptr);
+                                               SharedWriteBudget* write_budget = nullptr,
+                                               uint32_t compression = 0);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
@@ -106,6 +117,10 @@ class Mover final : public Pager {
   void start_loads();
   void start_load(uint32_t index);
   void start_write();
+  bool begin_write(Write& write);
+  bool fill_write(Write& write);
+  bool add_page(Write& write, bool compress);
+  void submit_write(Write& write);
   bool wants_write(ResidencyLock& lock) const;
   std::vector<Page*> pick_victims(ResidencyLock& lock);
   const char* why_nothing_moves();
@@ -118,6 +133,7 @@ class Mover final : public Pager {
   void lose(ResidencyLock& lock, Load& load);
   void release_victims(ResidencyLock& lock, Write& write);
   bool verify(const Page& page, const uint8_t* bytes) const;
+  const uint8_t* expanded(const Page& page, const uint8_t* bytes, uint32_t load, uint32_t slot);
 
   // For callers.
   template <typename Done>
@@ -128,6 +144,7 @@ class Mover final : public Pager {
   void promote(Load& load);
   uint8_t* load_buffer(uint32_t index) const;
   uint8_t* write_buffer(uint32_t index) const;
+  uint8_t* expand_buffer(uint32_t index) const;
 
   CacheContext context_;
   Stream* copy_stream_;
@@ -152,8 +169,10 @@ class Mover final : public Pager {
   bool stopping_ = false;
   MoverCounts counts_;
   SharedWriteBudget* write_budget_ = nullptr;
-  bool budget_spent_ = false;   // nothing was written because of it
-  std::unique_ptr<Tier> tier_;  // set before and cleared after everything that uses it
+  bool budget_spent_ = false;                   // nothing was written because of it
+  std::unique_ptr<PageCompressor> compressor_;  // nullptr: pages go down as they are
+  Write* filling_ = nullptr;                    // the write whose pages are being compressed, a page a turn
+  std::unique_ptr<Tier> tier_;                  // set before and cleared after everything that uses it
   std::thread thread_;
 };
 

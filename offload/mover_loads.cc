@@ -78,6 +78,17 @@ void Mover::start_load(uint32_t index) {
   }
 }
 
+// The page as it was folded; nullptr when what lies on disk is nothing that expands to a page. A page is
+// stored in fewer bytes than it has only where it is compressed.
+const uint8_t* Mover::expanded(const Page& page, const uint8_t* bytes, uint32_t load, uint32_t slot) {
+  if (page.place.length == page.bytes) return bytes;
+  uint8_t* out = expand_buffer(load) + size_t{slot} * context_.config.largest_page_bytes();
+  const Nanoseconds start = context_.clock.now();
+  const bool ok = compressor_->expand({bytes, page.place.length}, {out, page.bytes});
+  counts_.expansions.record(context_.clock.now() - start);
+  return ok ? out : nullptr;
+}
+
 bool Mover::verify(const Page& page, const uint8_t* bytes) const {
   const PageLayout& layout = context_.config.layer[page.layer].layout_of(page.index);
   for (uint32_t head = 0; head < context_.config.kv_heads; ++head) {
@@ -104,7 +115,8 @@ void Mover::complete_read(const Completion& completion) {
     for (uint32_t i = read.first; i < read.first + read.count; ++i) {
       const Page& page = *load.pages[i];
       const uint8_t* bytes = load_buffer(index) + read.buffer_offset + (page.place.offset - base);
-      if (!verify(page, bytes)) continue;
+      bytes = expanded(page, bytes, index, i);
+      if (bytes == nullptr || !verify(page, bytes)) continue;
       load.bytes[i] = bytes;
       ++proven;
     }

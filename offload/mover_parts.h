@@ -42,6 +42,8 @@ struct Mover::Write {
   bool busy = false;
   std::vector<Page*> pages;
   std::vector<Place> places;
+  std::vector<PutPage> put;  // those of `pages` that are in the buffer
+  size_t used = 0;           // bytes of it
   Nanoseconds start{};
 };
 

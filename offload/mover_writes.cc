@@ -7,6 +7,7 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "offload/mover_parts.h"
 
@@ -89,39 +90,88 @@ const char* Mover::why_nothing_moves() {
          "sequences";
 }
 
-void Mover::start_write() {
-  const auto free = std::find_if(writes_.begin(), writes_.end(), [](const Write& w) { return !w.busy; });
-  if (free == writes_.end()) return;
-  Write& write = *free;
-  const auto index = static_cast<uint32_t>(free - writes_.begin());
+// Picks the pages of the next write. False when there are none.
+bool Mover::begin_write(Write& write) {
   {
     ResidencyLock lock = context_.residency.lock();
-    if (!wants_write(lock)) return;
+    if (!wants_write(lock)) return false;
     const bool early = !write_wanted_ && !flushing_;
     write.pages = pick_victims(lock);
-    if (early && write.pages.empty()) return;  // nobody waits for a round
+    if (early && write.pages.empty()) return false;  // nobody waits for a round
   }
-  if (write.pages.empty()) {
-    // A late write has ended its round already and may stay for ever.
-    const bool none = std::ranges::all_of(writes_, [](const Write& w) { return w.pages.empty(); });
-    if (none) end_round({StatusCode::kOverBudget, why_nothing_moves()});
-    return;
+  write.put.clear();
+  write.used = 0;
+  if (!write.pages.empty()) return true;
+  // A late write has ended its round already and may stay for ever.
+  const bool none = std::ranges::all_of(writes_, [](const Write& w) { return w.pages.empty(); });
+  if (none) end_round({StatusCode::kOverBudget, why_nothing_moves()});
+  return false;
+}
+
+// Copies the next page to the write's buffer; true when it is compressed there.
+bool Mover::add_page(Write& write, bool compress) {
+  const Page& page = *write.pages[write.put.size()];
+  uint8_t* out = write_buffer(static_cast<uint32_t>(&write - writes_.data())) + write.used;
+  uint32_t stored = 0;
+  if (compress) {
+    const Nanoseconds start = context_.clock.now();
+    stored = compressor_->compress(page.layer, {page.slot[1], page.bytes}, {out, page.bytes});
+    if (const CompressionTries& tries = compressor_->tries(); tries.folded_bytes > counts_.tried_bytes) {
+      counts_.compressions.record(context_.clock.now() - start);
+      counts_.tried_bytes.store(tries.folded_bytes, std::memory_order_relaxed);
+      counts_.packed_bytes.store(tries.packed_bytes, std::memory_order_relaxed);
+    }
   }
+  const bool compressed = stored > 0;
+  if (!compressed) {
+    stored = page.bytes;
+    std::memcpy(out, page.slot[1], stored);
+  }
+  write.put.push_back({page.index, stored, XXH3_64bits(out, stored), compressed});
+  write.used += stored;
+  return compressed;
+}
+
+// True when every page is in the buffer. Compression is for writes that nobody waits for, a page a turn, so
+// that reads never wait for more than one; the pages of a write that someone who needs room waits for go down
+// as they are.
+bool Mover::fill_write(Write& write) {
+  bool compress = compressor_ != nullptr;
+  if (compress) {
+    ResidencyLock lock = context_.residency.lock();
+    compress = !write_wanted_ || flushing_;
+  }
+  while (write.put.size() < write.pages.size()) {
+    if (add_page(write, compress) && write.put.size() < write.pages.size()) return false;
+  }
+  return true;
+}
+
+void Mover::start_write() {
+  if (filling_ == nullptr) {
+    const auto free = std::find_if(writes_.begin(), writes_.end(), [](const Write& w) { return !w.busy; });
+    if (free == writes_.end() || !begin_write(*free)) return;
+    filling_ = &*free;
+  }
+  if (!fill_write(*filling_)) return;
+  submit_write(*std::exchange(filling_, nullptr));
+}
+
+void Mover::submit_write(Write& write) {
+  const auto index = static_cast<uint32_t>(&write - writes_.data());
   uint8_t* buffer = write_buffer(index);
-  size_t used = 0;
-  std::vector<PutPage> put;
-  for (const Page* page : write.pages) {
-    std::memcpy(buffer + used, page->slot[1], page->bytes);
-    put.push_back({page->index, page->bytes, XXH3_64bits(buffer + used, page->bytes)});
-    used += page->bytes;
+  const size_t padded = run_align_up(write.used);
+  std::memset(buffer + write.used, 0, padded - write.used);
+  if (write_budget_ != nullptr) {
+    uint64_t bytes = 0;
+    for (const Page* page : write.pages) bytes += page->bytes;
+    write_budget_->access()->give_back(run_align_up(bytes) - padded);
   }
-  const size_t padded = run_align_up(used);
-  std::memset(buffer + used, 0, padded - used);
   write.places.resize(write.pages.size());
   write.start = context_.clock.now();
   write.busy = true;
   const StreamId stream{write.pages[0]->stream, write.pages[0]->layer};
-  const Status status = tier_->put_run(kWriteTag | index, stream, put, {buffer, padded}, write.places);
+  const Status status = tier_->put_run(kWriteTag | index, stream, write.put, {buffer, padded}, write.places);
   if (status.ok()) return;
   settle_write(write, status.code(), 0);
   write.busy = false;
@@ -137,6 +187,9 @@ void Mover::settle_write(Write& write, StatusCode code, int os_error) {
   if (ok) {
     uint64_t bytes = 0;
     for (const Page* page : write.pages) bytes += page->bytes;
+    const auto compressed = std::ranges::count_if(write.put, &PutPage::compressed);
+    counts_.compressed_pages.fetch_add(static_cast<uint64_t>(compressed), std::memory_order_relaxed);
+    counts_.stored_bytes.fetch_add(write.used, std::memory_order_relaxed);
     counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_relaxed);
     counts_.demoted_bytes.fetch_add(bytes, std::memory_order_relaxed);
   }

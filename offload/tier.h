@@ -39,8 +39,9 @@ struct StreamId {
 struct PutPage {
   uint32_t index = 0;   // page index in its sequence
   uint32_t length = 0;  // stored bytes, a positive multiple of kPlaceAlign
-  uint64_t checksum =
-      0;  // of the stored bytes, as the reader will compute it; kept beside the page, not checked
+  // Of the stored bytes, as the reader will compute it; kept beside the page, not checked.
+  uint64_t checksum = 0;
+  bool compressed = false;  // said in the extent's header, and nothing else is made of it
 };
 
 struct TierStats {

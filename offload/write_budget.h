@@ -41,6 +41,8 @@ class WriteBudget {
 
   // At most what available() said.
   void take(uint64_t bytes) { tokens_ -= std::min(tokens_, limited() ? bytes : 0); }
+  // Of what was taken: bytes that were not written after all.
+  void give_back(uint64_t bytes) { tokens_ = std::min(most_, tokens_ + (limited() ? bytes : 0)); }
 
  private:
   uint64_t per_day_;

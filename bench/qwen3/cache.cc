@@ -156,6 +156,7 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;
   out.nvme_path = c_string(options_.nvme_path);
+  out.nvme_compression = options.nvme_compression;
   out.io_engine = options.io_engine;
   out.parallel_for = run_loop;
   out.parallel_context = &pool;

@@ -24,8 +24,9 @@ struct CacheOptions {
   uint64_t device_budget = 0;  // bytes, as all budgets; 0: no device tier
   uint32_t device = QUIRE_DEVICE_CPU;
   uint64_t host_budget = uint64_t{1} << 30;
-  uint64_t nvme_budget = 0;  // 0: no disk tier
-  std::string nvme_path;     // a folder
+  uint64_t nvme_budget = 0;       // 0: no disk tier
+  std::string nvme_path;          // a folder
+  uint32_t nvme_compression = 0;  // zstd level of pages on disk; 0: none
   quire_io_engine io_engine = QUIRE_IO_AUTO;
   uint32_t chunk_tokens = 512;  // largest number of tokens of one pass
   std::string trace_path;       // empty: no trace

@@ -50,6 +50,10 @@ Status check_io(const quire_options& options) {
   }
   if (options.io_depth < 8)
     return invalid("io_depth is " + std::to_string(options.io_depth) + "; use at least 8");
+  if (options.nvme_compression > kMaxCompressionLevel) {
+    return invalid("nvme_compression is " + std::to_string(options.nvme_compression) +
+                   "; use 0 for none, or a level of 1 to " + std::to_string(kMaxCompressionLevel));
+  }
   if (options.io_deadline_ms == 0) return invalid("io_deadline_ms is 0; every request would be late");
   return {};
 }
@@ -99,6 +103,7 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;
   out.nvme_write_budget_per_day = options.nvme_write_budget_per_day;
+  out.nvme_compression = options.nvme_compression;
   if (options.nvme_path != nullptr) out.nvme_path = options.nvme_path;
   out.io_engine = static_cast<IoEngineKind>(options.io_engine);
   out.io_depth = options.io_depth;

@@ -66,6 +66,10 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
   single(&out, "written_bytes_total", "counter", "Bytes written to disk.", count(stats.written_bytes));
   single(&out, "demoted_bytes_total", "counter", "Bytes of pages written to disk.",
          count(stats.demoted_bytes));
+  single(&out, "stored_bytes_total", "counter", "The same as they lie on disk, compressed or not.",
+         count(stats.stored_bytes));
+  single(&out, "compressed_pages_total", "counter", "Pages compressed on disk.",
+         count(stats.compressed_pages));
   single(&out, "demoted_pages_total", "counter", "Pages written to disk.", count(stats.demoted_pages));
   single(&out, "dropped_pages_total", "counter", "Pages that left memory.", count(stats.dropped_pages));
   single(&out, "promoted_pages_total", "counter", "Pages that came back to memory.",
@@ -92,6 +96,8 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
   head(&out, "request_seconds", "histogram", "How long requests to a tier take.");
   histogram(&out, "nvme", "read", moved.disk_reads.snapshot());
   histogram(&out, "nvme", "write", moved.disk_writes.snapshot());
+  histogram(&out, "nvme", "compress", moved.compressions.snapshot());
+  histogram(&out, "nvme", "expand", moved.expansions.snapshot());
   histogram(&out, "host", "copy", moved.host_copies.snapshot());
   return out;
 }

@@ -237,6 +237,10 @@ typedef struct quire_options {
    * built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a device
    * fails. The tensors of a step may lie on that device, too (quire_place). */
   uint32_t device;
+  /* 0 (default), or a zstd level of 1 to 9 for pages on disk, where that saves more than 5 % of a page: those
+   * of the codecs of 16 and 32 bits, and some of int8. Costs a core's time per page written and read (see
+   * offload/README.md) and work space of host_budget. */
+  uint32_t nvme_compression;
   /* NULL, or a file for quire-trace: which pages each step attended. Kept in memory until quire_close, beside
    * the budgets: at most 112 MiB, the first million events. */
   const char* access_trace_path;
@@ -518,7 +522,11 @@ typedef struct quire_stats {
   uint64_t store_blocks, store_capacity_blocks;
   uint64_t store_recovered_blocks, store_refused_blocks;
   uint64_t store_stored_blocks, store_evicted_blocks, store_damaged_blocks;
-  uint64_t reserved[5];
+  /* Of nvme_compression: demoted_bytes as they lie on disk; pages that lie there compressed; bytes of pages
+   * that it was tried on, and what they would take: 1 - packed_bytes / tried_bytes is what the codec could
+   * gain. */
+  uint64_t stored_bytes, compressed_pages, tried_bytes, packed_bytes;
+  uint64_t reserved[1];
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);

@@ -91,6 +91,10 @@ void fill_stats(Engine& engine, quire_stats* out) {
   out->io_seconds = static_cast<double>(tier.busy.count()) * 1e-9;
   const MoverCounts& moved = engine.mover()->counts();
   out->demoted_bytes = moved.demoted_bytes.load(std::memory_order_relaxed);
+  out->stored_bytes = moved.stored_bytes.load(std::memory_order_relaxed);
+  out->compressed_pages = moved.compressed_pages.load(std::memory_order_relaxed);
+  out->tried_bytes = moved.tried_bytes.load(std::memory_order_relaxed);
+  out->packed_bytes = moved.packed_bytes.load(std::memory_order_relaxed);
   out->demoted_pages = moved.demoted_pages.load(std::memory_order_relaxed);
   out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
   out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);

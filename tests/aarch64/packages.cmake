@@ -2,7 +2,7 @@
 #
 # Their headers are the same for all architectures: links to those few alone go on the include path, never
 # /usr/include, which belongs to this machine. Highway and xxhash need no library then, GoogleTest is compiled from
-# Debian's sources, and in place of liburing stands one that refuses, as the emulated kernel would.
+# Debian's sources, and in place of liburing stands one that refuses, as the emulated kernel would, and so does a libzstd.
 set(root ${PROJECT_BINARY_DIR}/packages)
 file(MAKE_DIRECTORY ${root}/include ${root}/pkgconfig)
 foreach(name hwy xxhash.h xxh3.h zstd.h liburing liburing.h nlohmann)
@@ -15,12 +15,14 @@ function(quire_host_package name cflags libs)
 endfunction()
 quire_host_package(libhwy "" "")
 quire_host_package(libxxhash -DXXH_PRIVATE_API "")
-quire_host_package(libzstd "" "")
+quire_host_package(libzstd "" -lrefused_zstd)
 quire_host_package(liburing "" -lrefused_uring)
 set(ENV{PKG_CONFIG_LIBDIR} ${root}/pkgconfig)
 
-add_library(refused_uring STATIC ${CMAKE_CURRENT_LIST_DIR}/refused_uring.c)
-target_include_directories(refused_uring SYSTEM PRIVATE ${root}/include)
+foreach(name refused_uring refused_zstd)
+  add_library(${name} STATIC ${CMAKE_CURRENT_LIST_DIR}/${name}.c)
+  target_include_directories(${name} SYSTEM PRIVATE ${root}/include)
+endforeach()
 
 set(BUILD_GMOCK OFF)
 set(INSTALL_GTEST OFF)

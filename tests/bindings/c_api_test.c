@@ -76,7 +76,7 @@ static void test_defaults(void) {
   EXPECT(options.layer_options == NULL && options.nvme_path == NULL && options.trace_path == NULL);
   EXPECT(options.store_path == NULL && options.store_budget == 0 && options.model_fingerprint[0] == 0);
   EXPECT(options.eviction == QUIRE_EVICT_AUTO && options.device == QUIRE_DEVICE_CPU &&
-         options.access_trace_path == NULL);
+         options.nvme_compression == 0 && options.access_trace_path == NULL);
   for (size_t i = 0; i < sizeof options.reserved / sizeof *options.reserved; i++) {
     EXPECT(options.reserved[i] == 0);
   }
@@ -147,6 +147,9 @@ static void test_refused_options(void) {
   options.io_engine = (quire_io_engine)3;
   expect_refused(QUIRE_INVALID, &options, "io_engine", __FILE__, __LINE__);
   options.io_engine = QUIRE_IO_AUTO;
+  options.nvme_compression = 10;
+  expect_refused(QUIRE_INVALID, &options, "nvme_compression", __FILE__, __LINE__);
+  options.nvme_compression = 0;
   expect_refused(QUIRE_IO, &options, "/no/such/folder", __FILE__, __LINE__);
 }
 

@@ -74,6 +74,21 @@ TEST(ExtentHeader, HoldsAsManyEntriesAsItSays) {
   EXPECT_EQ(*read, header);
 }
 
+TEST(ExtentHeader, CompressedPagesAreVersionTwo) {
+  ExtentHeader header = example();
+  header.entries[1].compressed = true;
+  Block expected = example_bytes();
+  expected[8] = 2;
+  expected[64 + 16 + 3] = 0x80;
+  sign(expected);
+  Block block;
+  write_extent_header(header, block);
+  EXPECT_EQ(block, expected);
+  const auto read = parse_extent_header(block, header.offset);
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(*read, header);
+}
+
 TEST(ExtentHeader, OneWrongByteAnywhereIsFound) {
   const Block good = example_bytes();
   for (size_t i = 0; i < good.size(); ++i) {
@@ -100,10 +115,11 @@ void expect_refused(size_t at, uint32_t value, size_t bytes, const char* why) {
 
 TEST(ExtentHeader, ContradictionsAreRefused) {
   expect_refused(0, 0, 4, "does not start");
-  expect_refused(8, 2, 4, "version");
-  expect_refused(28, 3U << 18, 4, "size");   // no power of two
-  expect_refused(28, 64U << 10, 4, "size");  // too small
-  expect_refused(28, 2U << 20, 4, "size");   // not aligned to itself
+  expect_refused(8, 3, 4, "version");
+  expect_refused(67, 0x80, 1, "version does not have");  // a compressed page in version 1
+  expect_refused(28, 3U << 18, 4, "size");               // no power of two
+  expect_refused(28, 64U << 10, 4, "size");              // too small
+  expect_refused(28, 2U << 20, 4, "size");               // not aligned to itself
   expect_refused(40, 253, 4, "more pages than fit");
   expect_refused(44, 1, 4, "reserved");
   expect_refused(68, 63, 2, "overlap");      // starts inside the header

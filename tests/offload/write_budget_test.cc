@@ -31,6 +31,16 @@ TEST(WriteBudget, AGreedyWriterGetsADaysShareAndOneHour) {
   std::printf("[counts] cases=%llu\n", static_cast<unsigned long long>(kDay));
 }
 
+TEST(WriteBudget, WhatWasNotWrittenComesBack) {
+  WriteBudget budget(24 << 20, 4096, 0s);
+  const uint64_t all = budget.available(0s);
+  budget.take(8192);
+  budget.give_back(4096);
+  EXPECT_EQ(budget.available(0s), all - 4096);
+  budget.give_back(uint64_t{1} << 40);
+  EXPECT_EQ(budget.available(0s), all) << "never more than the bucket holds";
+}
+
 TEST(WriteBudget, SmallStepsOfTimeAddUp) {
   WriteBudget budget(86400, 4096, 0s);  // one byte a second
   budget.take(4096);

@@ -55,6 +55,7 @@ EngineOptions engine_options(const World& world) {
   options.host_budget = world.host_budget;
   options.nvme_budget = world.nvme_budget;
   options.nvme_path = world.nvme_path;
+  options.nvme_compression = world.nvme_compression;
   options.io_engine = world.io_engine;
   options.io_deadline = world.io_deadline;
   options.open_io = world.open_io;

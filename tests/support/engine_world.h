@@ -32,6 +32,7 @@ struct World {
   uint64_t host_budget = uint64_t{64} << 20;
   uint64_t nvme_budget = 0;
   std::string nvme_path = "/tmp";
+  uint32_t nvme_compression = 0;
   IoEngineKind io_engine = IoEngineKind::kAuto;
   IoEngineFactory open_io;
   Nanoseconds io_deadline = std::chrono::seconds(30);

@@ -20,6 +20,7 @@ Row RealRun::run(Reference* reference, bool fill) const {
   const uint64_t context = task.context();
   const std::vector<int32_t>& tokens = task.text.tokens;
   qwen3::Cache cache = setup.open(codec);
+  const std::unique_ptr<LiveView> view = watch ? watch(cache) : nullptr;
   qwen3::Session session(decoder, cache, context + 1 + std::max<uint64_t>(task.decode, kQuestionTokens));
 
   qwen3::Perplexity perplexity;

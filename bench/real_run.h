@@ -5,6 +5,7 @@
 #include <functional>
 
 #include "bench/cache_setup.h"
+#include "bench/live/view.h"
 #include "bench/needles.h"
 #include "bench/options.h"
 #include "bench/qwen3/decoder.h"
@@ -36,6 +37,7 @@ struct RealRun {
   CodecPair codec;
   qwen3::Decoder& decoder;
   std::function<void(uint64_t tokens)> on_progress;  // tokens read so far
+  WatchCache watch;                                  // empty, or called once the cache is open
 
   // Measures against nothing.
   Row run_alone() const;

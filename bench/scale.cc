@@ -1,4 +1,6 @@
 // quire-scale: how memory, speed and quality change with the length of the context.
+#include <unistd.h>
+
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -28,6 +30,7 @@ struct ScaleOptions {
   std::string fill = "text";
   std::string shape = "qwen3-0.6b";
   std::string reference = "exact";
+  bool live = false;
 
   std::vector<CodecPair> pairs() const {
     std::vector<CodecPair> out;
@@ -57,6 +60,11 @@ std::function<void(uint64_t)> report_to(Progress& progress) {
     progress.add(reading_work(tokens) - last);
     last = reading_work(tokens);
   };
+}
+
+WatchCache watch_on(Progress& progress, const ScaleOptions& options) {
+  if (!options.live) return {};
+  return [&progress](const qwen3::Cache& cache) { return std::make_unique<LiveView>(cache, progress); };
 }
 
 double total_work(const ScaleOptions& options, size_t runs_per_context) {
@@ -94,9 +102,13 @@ std::vector<Row> scale_synthetic(const ScaleOptions& options) {
         throw qwen3::Error("\"" + pair.name() + "\" is for a model; with --fill synthetic name two codecs");
       }
       progress.label(std::to_string(context) + " tokens, " + pair.name());
-      const SyntheticRun run{options.shape,  context,
-                             options.decode, with_codec(options.common, pair),
-                             pool,           report_to(progress)};
+      const SyntheticRun run{options.shape,
+                             context,
+                             options.decode,
+                             with_codec(options.common, pair),
+                             pool,
+                             report_to(progress),
+                             watch_on(progress, options)};
       for (Row& row : run.run()) finish_row(options, std::move(row), &rows);
     }
   }
@@ -128,7 +140,8 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   if (options.reference == "none") {
     for (const CodecPair& pair : pairs) {
       label(pair);
-      const RealRun run{task, options.common, setup, pair, decoder, report_to(progress)};
+      const RealRun run{
+          task, options.common, setup, pair, decoder, report_to(progress), watch_on(progress, options)};
       finish_row(options, run.run_alone(), rows);
     }
     return;
@@ -137,8 +150,13 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   label(kReferenceCodec);
   const CommonOptions exact = exact_options(options);
   const CacheSetup exact_setup(exact, decoder);
-  const RealRun reference_run{reference_task,  exact,   exact_setup,
-                              kReferenceCodec, decoder, report_to(progress)};
+  const RealRun reference_run{reference_task,
+                              exact,
+                              exact_setup,
+                              kReferenceCodec,
+                              decoder,
+                              report_to(progress),
+                              watch_on(progress, options)};
   const Row reference_row = reference_run.run_reference(&reference);
   for (const CodecPair& pair : pairs) {
     if (reference_wanted && is_reference(pair)) {
@@ -146,7 +164,8 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
       continue;
     }
     label(pair);
-    const RealRun run{task, options.common, setup, pair, decoder, report_to(progress)};
+    const RealRun run{
+        task, options.common, setup, pair, decoder, report_to(progress), watch_on(progress, options)};
     finish_row(options, run.run_against(&reference), rows);
   }
 }
@@ -174,6 +193,9 @@ std::vector<Row> scale_text(const ScaleOptions& options) {
 }
 
 void scale(const ScaleOptions& options) {
+  if (options.live && isatty(STDERR_FILENO) == 0) {
+    throw qwen3::Error("--live draws on a terminal, and stderr is none; leave it out");
+  }
   write_rows(options.common.json, options_json(options), {});  // tells at once when it cannot be written
   const std::vector<Row> rows = options.fill == "text" ? scale_text(options) : scale_synthetic(options);
   print_table(rows);
@@ -200,6 +222,8 @@ void add_options(CLI::App& app, ScaleOptions* options) {
                  "--sparse-prefill as well; or none (long texts)")
       ->check(CLI::IsMember({"exact", "sparse", "none"}))
       ->capture_default_str();
+  app.add_flag("--live", options->live,
+               "Shows tiers, requests and where time goes while it runs, on a terminal");
   app.add_option("--shape", options->shape, "Geometry for --fill synthetic, e.g. qwen3-8b")
       ->capture_default_str();
 }

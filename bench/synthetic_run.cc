@@ -148,6 +148,7 @@ std::vector<Row> SyntheticRun::run() const {
   reset_peak_rss();
   const qwen3::CacheGeometry geometry = find_shape(shape);
   qwen3::Cache cache(geometry, options.cache, pool);
+  const std::unique_ptr<LiveView> view = watch ? watch(cache) : nullptr;
   Filler filler(*this, cache, geometry);
 
   const auto start = Clock::now();

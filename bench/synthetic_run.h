@@ -6,6 +6,7 @@
 #include <functional>
 #include <string>
 
+#include "bench/live/view.h"
 #include "bench/options.h"
 #include "bench/qwen3/thread_pool.h"
 #include "bench/row.h"
@@ -22,6 +23,7 @@ struct SyntheticRun {
   CommonOptions options;  // its cache holds the codecs
   qwen3::ThreadPool& pool;
   std::function<void(uint64_t tokens)> on_progress;
+  WatchCache watch;  // empty, or called once the cache is open
 
   // A row of decoding over every page and, where a selection is asked for, one over selected pages.
   std::vector<Row> run() const;

@@ -7,6 +7,7 @@ usage: programs_test.py FOLDER_OF_PROGRAMS FOLDER_OF_MODELS
 import contextlib
 import json
 import os
+import pty
 import shutil
 import signal
 import subprocess
@@ -86,6 +87,28 @@ class Programs(unittest.TestCase):
         self.assertEqual(process.returncode, -signal.SIGKILL)
         self.assertGreaterEqual(spilled, 1 << 20)
         self.assertEqual(list(self.spill.iterdir()), [])
+
+    def test_scale_shows_a_live_view_on_a_terminal(self):
+        command = [PROGRAMS / "quire-scale", "--text", TEXT, "--contexts", "3000", "--codecs", "bf16", "--needles", "0",
+                   "--host-budget", "8M", "--chunk", "256", "--live"]
+        primary, secondary = pty.openpty()
+        with os.fdopen(primary, "rb", buffering=0) as screen:
+            with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=secondary, text=True,
+                                  env=dict(os.environ, TMPDIR=str(self.spill))) as process:
+                os.close(secondary)
+                shown = b""
+                with contextlib.suppress(OSError):  # what a terminal says when nobody holds it any more
+                    while part := screen.read(4096):
+                        shown += part
+                table = process.stdout.read()
+        self.assertEqual(process.returncode, 0, shown)
+        self.assertIn("bf16/bf16", table)
+        self.assertNotIn("\033", table)
+        for line in (rb"\d+ tokens, \d+\.\d\d bits per value", rb"host +\[#+ *\] +[78]\.\d MiB of +8\.0 MiB",
+                     rb"nvme read +\d+/s", rb"pages attended \d+/s", rb"\[#* *\] +\d+%"):
+            self.assertRegex(shown, line)
+        self.assertTrue(shown.endswith(b"\033[J"), "the view is left on the screen")
+        self.assertIn("--live draws on a terminal", self.run_program("scale", "--live", code=2))
 
     def test_scale_measures_codecs_without_bf16_against_it(self):
         row, = self.rows("scale", "--text", TEXT, "--contexts", "512", "--codecs", "rot2", "--needles", 0)

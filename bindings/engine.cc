@@ -52,6 +52,7 @@ Status Engine::close() {
   store_.reset();
   cache_.reset();
   mover_.reset();
+  seal_work_.reset();
   return write_traces();
 }
 
@@ -132,7 +133,7 @@ Status Engine::build_mover(const CacheContext& context) {
   }
   Result<std::unique_ptr<Mover>> mover =
       Mover::create(context, copy_stream_.get(), open_tier, options_.io_deadline, options_.mover_drive,
-                    write_budget_.get(), options_.nvme_compression);
+                    write_budget_.get(), options_.nvme_compression, options_.read_gap);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
   residency_->set_pager(mover_.get());

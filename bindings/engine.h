@@ -31,7 +31,7 @@ struct EngineOptions {
   uint64_t store_budget = 0;
   std::array<uint64_t, 2> model_fingerprint{};
   IoEngineKind io_engine = IoEngineKind::kAuto;
-  uint32_t io_depth = 16;
+  uint32_t io_depth = 64;
   Nanoseconds io_deadline = std::chrono::seconds(30);
   uint32_t threads = 0;  // 0: one per core
   ParallelForFunction parallel_for = nullptr;
@@ -50,6 +50,7 @@ struct EngineOptions {
   // CPU's.
   PageDeviceFactory open_page_device;
   MoverDrive mover_drive = MoverDrive::kThread;
+  uint64_t read_gap = kReadGap;
 };
 
 class Engine {

@@ -158,8 +158,10 @@ bool Attender::hold_run(Call& call, size_t index) {
   const PageTable* table = sequence.layers[call.layer].table;
   if (!call.selective() && claim_ahead(table, wanted)) return true;
   HeldRun run;
+  std::span<const HeadMask> heads;
+  if (call.selective() && !call.checked()) heads = std::span(wanted.heads).first(wanted.count);
   const auto acquire = [&] {
-    return acquire_run(context_.residency, table, wanted.first_page, wanted.count, wanted.wanted,
+    return acquire_run(context_.residency, table, wanted.first_page, wanted.count, wanted.wanted, heads,
                        sequence.rope.epoch, &run);
   };
   Acquire got = acquire();

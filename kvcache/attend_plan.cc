@@ -52,7 +52,7 @@ void cut_runs(uint32_t entry, const std::vector<Tile>& tiles, size_t first, std:
   }
   while (begin < end) {
     const uint32_t stop = std::min(end, (begin / kRunPages + 1) * kRunPages);
-    runs->push_back({entry, begin, stop - begin, all_pages(stop - begin), begin == 0 ? 1U : 0U});
+    runs->push_back({entry, begin, stop - begin, all_pages(stop - begin), begin == 0 ? 1U : 0U, {}});
     begin = stop;
   }
 }

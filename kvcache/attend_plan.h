@@ -3,9 +3,12 @@
 // Cutting depends on positions alone, so that results do too. Pure functions. Thread safety: none needed.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
+#include "kvcache/config.h"
+#include "kvcache/heads.h"
 #include "kvcache/select.h"
 #include "kvcache/step.h"
 
@@ -43,6 +46,8 @@ struct PageRun {
   uint32_t count;
   uint32_t wanted;   // bit i: page first_page + i is attended by some tile
   uint32_t guarded;  // bit i: it is whatever is chosen, as a sink or in the window
+  std::array<HeadMask, kRunPages>
+      heads{};  // by page: the kv heads whose tiles attend it, where pages are chosen
 };
 
 struct AttendPlan {

@@ -176,14 +176,18 @@ void Attender::note_used(const Call& call, size_t wave_index) {
              std::span(mass).first(masses), call.step->number, call.step->entries[plan.entry].count});
 }
 
-// Only what some tile attends is brought up.
+// Only what some tile attends is brought up: pages, and of these the kv heads.
 void Attender::keep_wanted(Call& call) {
   if (call.checked()) return;
   for (PageRun& run : plan_.runs) {
     run.wanted = 0;
     for (const Tile& tile : plan_.tiles) {
       if (tile.entry != run.entry) continue;
-      run.wanted |= chosen_of(tile, run);
+      const uint32_t chosen = chosen_of(tile, run);
+      run.wanted |= chosen;
+      for (uint32_t left = chosen; left != 0; left &= left - 1) {
+        run.heads[static_cast<size_t>(std::countr_zero(left))] |= head_bit(tile.kv_head);
+      }
       run.guarded |= window_of(tile, run, call.args.selection.window);
     }
   }

@@ -15,8 +15,10 @@ void pin_page(Residency& residency, ResidencyLock& lock, HeldRun* run, uint32_t 
 
 // Looks up the pages and starts the load; pins nothing.
 Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* table, uint32_t first_page,
-                 uint32_t count, uint32_t wanted, uint32_t rope_epoch, HeldRun* run) {
+                 uint32_t count, uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch,
+                 HeldRun* run) {
   std::array<Page*, kRunPages> missing{};
+  std::array<HeadMask, kRunPages> missing_heads{};
   uint32_t missing_count = 0;
   *run = {};
   for (uint32_t i = 0; i < count; ++i) {
@@ -27,12 +29,14 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
     run->bytes[i] = page->memory();
     if (residency.device() != nullptr && page->slot[0] != nullptr) run->on_device |= 1U << i;
     if (run->bytes[i] == nullptr && page->on_disk) {
+      missing_heads[missing_count] = heads.empty() ? kAllHeads : heads[i];
       missing[missing_count++] = page;
       run->loading |= 1U << i;
     }
   }
   if (missing_count > 0) {
-    run->load = residency.pager()->begin_load(lock, std::span(missing).first(missing_count));
+    run->load = residency.pager()->begin_load(lock, std::span(missing).first(missing_count),
+                                              std::span(missing_heads).first(missing_count));
     if (!run->load.valid()) {
       *run = {};
       return Acquire::kNoStaging;
@@ -48,9 +52,9 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
 }  // namespace
 
 Acquire acquire_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t wanted, uint32_t rope_epoch, HeldRun* run) {
+                    uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch, HeldRun* run) {
   ResidencyLock lock = residency.lock();
-  const Acquire result = open_run(lock, residency, table, first_page, count, wanted, rope_epoch, run);
+  const Acquire result = open_run(lock, residency, table, first_page, count, wanted, heads, rope_epoch, run);
   for (uint32_t i = 0; i < run->count; ++i) {
     if ((run->wanted >> i & 1U) != 0) pin_page(residency, lock, run, i);
   }
@@ -61,7 +65,7 @@ Acquire preload_run(Residency& residency, const PageTable* table, uint32_t first
                     uint32_t rope_epoch, HeldRun* run) {
   ResidencyLock lock = residency.lock();
   const Acquire result =
-      open_run(lock, residency, table, first_page, count, all_pages(count), rope_epoch, run);
+      open_run(lock, residency, table, first_page, count, all_pages(count), {}, rope_epoch, run);
   for (uint32_t i = 0; i < run->count; ++i) {
     if ((run->loading >> i & 1U) != 0) pin_page(residency, lock, run, i);
   }
@@ -120,7 +124,7 @@ Result<const uint8_t*> PageReader::read(const PageTable* table, uint32_t page) {
     ResidencyLock lock = residency_.lock();
     epoch = table->pages[page]->rope_epoch;
   }
-  while (acquire_run(residency_, table, page, 1, all_pages(1), epoch, &run_) == Acquire::kNoStaging) {
+  while (acquire_run(residency_, table, page, 1, all_pages(1), {}, epoch, &run_) == Acquire::kNoStaging) {
     if (Status status = residency_.pager()->wait_staging(); !status.ok()) return status;
   }
   ready_run(residency_, &run_);

@@ -35,9 +35,10 @@ enum class Acquire : uint8_t {
 constexpr uint32_t all_pages(uint32_t count) { return (2U << (count - 1)) - 1; }
 
 // Pins the wanted pages and starts loading those that are not in memory. Pages that are lost or of another
-// rope epoch get no bytes. The run holds nothing after kNoStaging.
+// rope epoch get no bytes. heads: [count], the kv heads whose sections the caller will read, by page; of a
+// page that comes from disk the others may be anything. Empty: all. The run holds nothing after kNoStaging.
 Acquire acquire_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t wanted, uint32_t rope_epoch, HeldRun* run);
+                    uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch, HeldRun* run);
 // Only starts the loading, of all pages: pages in memory are not pinned, so that they may still move down.
 // claim_run turns the run into an acquired one, or returns false when the table or a place has changed; the
 // run is released then.

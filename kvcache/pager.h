@@ -9,6 +9,7 @@
 #include <mutex>
 #include <span>
 
+#include "kvcache/heads.h"
 #include "kvcache/page_table.h"
 #include "kvcache/status.h"
 
@@ -27,13 +28,17 @@ class Pager {
   virtual ~Pager() = default;
 
   // Starts reading pages (at most kRunPages, in position order, none in memory) into staging memory. Pins
-  // them. Returns an invalid id when no staging memory is free at the moment.
-  virtual LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages) = 0;
-  // Waits while the system holds on to staging memory of loads that came too late. kOverBudget when none is
-  // free because loads that have not ended have it all, kDeadline when the system keeps it for long.
+  // them. heads: [pages.size()], the kv heads of each page that will be looked at, or empty: all. What else
+  // is in the bytes of such a page is undefined, unless the page may stay in memory: it is read whole then.
+  // Returns an invalid id when staging memory is too short at the moment.
+  virtual LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages,
+                            std::span<const HeadMask> heads) = 0;
+  // Waits while the system holds on to staging memory of loads that came too late, until there is enough for
+  // any load. kOverBudget when loads that have not ended have it, kDeadline when the system keeps it for
+  // long.
   virtual Status wait_staging() = 0;
-  // Waits until the load is done. bytes[i] is then page i, verified against its checksums, or nullptr when it
-  // could not be proven right; such a page has no place any more.
+  // Waits until the load is done. bytes[i] is then page i, what was asked for of it verified against its
+  // checksums, or nullptr when it could not be proven right; such a page has no place any more.
   virtual void wait_load(LoadId id, std::span<const uint8_t*> bytes) = 0;
   // True when wait_load would not wait.
   virtual bool load_done(LoadId id) = 0;

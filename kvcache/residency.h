@@ -139,6 +139,8 @@ class Residency {
   // Whether `used` has an effect.
   bool watches_use() const { return eviction_.active() || access_trace_ != nullptr; }
   void used(ResidencyLock& lock, const PageUse& use);
+  // Whether exchange_slot would give one now, to a page that was read.
+  bool worth_a_slot(ResidencyLock& lock, const Page& page);
   // A host slot for a page that was read, in exchange for one that the policy values less; or nullptr.
   uint8_t* exchange_slot(ResidencyLock& lock, const Page& page);
 
@@ -157,6 +159,7 @@ class Residency {
   PageState state_of(const Page& page, MemoryTier tier) const;
   std::span<Page* const> choose_by_policy(PageState wanted, uint32_t max_pages, uint32_t looks);
   Page* clean_victim();
+  Page* victim_for(const Page& page);
   void record_pages(const PageUse& use);
 
   std::mutex mutex_;

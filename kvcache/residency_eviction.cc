@@ -98,12 +98,20 @@ std::span<Page* const> Residency::choose_by_policy(PageState wanted, uint32_t ma
   return std::span<Page* const>(table->pages).subspan(begin, end - begin);
 }
 
-uint8_t* Residency::exchange_slot(ResidencyLock& lock, const Page& page) {
+// The page that would leave for this one, or nullptr.
+Page* Residency::victim_for(const Page& page) {
   if (!eviction_.active() || pools_[0] != nullptr) return nullptr;
   Page* victim = clean_victim();
   // Slots go by size: one of another would not serve.
-  if (victim == nullptr || victim->bytes != page.bytes || !eviction_.admits(node_of(page), node_of(*victim)))
-    return nullptr;
+  const bool fits = victim != nullptr && victim->bytes == page.bytes;
+  return fits && eviction_.admits(node_of(page), node_of(*victim)) ? victim : nullptr;
+}
+
+bool Residency::worth_a_slot(ResidencyLock&, const Page& page) { return victim_for(page) != nullptr; }
+
+uint8_t* Residency::exchange_slot(ResidencyLock& lock, const Page& page) {
+  Page* victim = victim_for(page);
+  if (victim == nullptr) return nullptr;
   drop_slot(lock, victim, MemoryTier::kHost);
   return try_slot(lock, MemoryTier::kHost, page.bytes);
 }

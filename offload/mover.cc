@@ -18,9 +18,9 @@ StagingLayout plan_staging(const CacheConfig& config, uint64_t host_budget, bool
   StagingLayout layout;
   const uint64_t page = config.largest_page_bytes();
   // Every page may need a read of its own, with padding at both ends.
-  layout.load_bytes = run_align_up(kRunPages * page) + kRunPages * 2 * kRunAlign;
-  layout.expand_bytes = compressed ? kRunPages * page : 0;
-  const uint64_t load = layout.load_bytes + layout.expand_bytes;
+  layout.load_bytes = LoadPlan::most_bytes(page);
+  layout.expand_bytes = compressed ? run_align_up(kRunPages * page) : 0;
+  const uint64_t load = layout.largest_load();
   // Three keep the disk busy while a run is attended; two must do where three would take over a quarter.
   const uint64_t least = 3 * load > host_budget / 4 ? 2 : 3;
   layout.loads = static_cast<uint32_t>(std::clamp<uint64_t>(host_budget / 8 / load, least, 32));
@@ -37,7 +37,7 @@ Mover::Mover(const CacheContext& context, Stream* copy_stream, Nanoseconds patie
 Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream* copy_stream,
                                              const TierOpener& open_tier, Nanoseconds patience,
                                              MoverDrive drive, SharedWriteBudget* write_budget,
-                                             uint32_t compression) {
+                                             uint32_t compression, uint64_t read_gap) {
   std::unique_ptr<Mover> mover(new Mover(context, copy_stream, patience, drive));
   if (!open_tier) return mover;
   mover->layout_ = plan_staging(context.config, context.host_budget.limit(), compression > 0);
@@ -50,6 +50,7 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
   mover->staging_ = std::move(*staging);
   prefer_large_pages(mover->staging_.data(), mover->staging_.size());
   mover->write_budget_ = write_budget;
+  mover->read_gap_ = std::max(read_gap, kRunAlign);
   if (compression > 0) {
     const CacheConfig& config = context.config;
     auto compressor = PageCompressor::create({compression, config.largest_page_bytes(), config.layers},
@@ -57,7 +58,7 @@ Result<std::unique_ptr<Mover>> Mover::create(const CacheContext& context, Stream
     if (!compressor.ok()) return compressor.status();
     mover->compressor_ = std::move(*compressor);
   }
-  mover->loads_.resize(mover->layout_.loads);
+  mover->loads_.resize(std::max(kMostLoads, mover->layout_.loads));
   mover->writes_.resize(mover->layout_.writes);
   if (drive == MoverDrive::kCallers) {
     if (Status status = mover->open(open_tier); !status.ok()) return status;
@@ -83,7 +84,7 @@ Mover::~Mover() {
 }
 
 Status Mover::open(const TierOpener& open_tier) {
-  Result<std::unique_ptr<Tier>> tier = open_tier({staging_.data(), layout_.transfer_bytes()});
+  Result<std::unique_ptr<Tier>> tier = open_tier({staging_.data(), layout_.total()});
   if (tier.ok()) tier_ = std::move(*tier);
   return tier.status();
 }
@@ -110,7 +111,7 @@ void Mover::run(const TierOpener& open_tier, std::promise<Status>* opened) {
 bool Mover::turn(Nanoseconds idle) {
   start_loads();
   start_write();
-  std::array<Completion, 32> completions;
+  std::array<Completion, 64> completions;
   // While a write is filled, what ends is settled between two of its pages.
   const Result<size_t> count = tier_->poll(completions, filling_ == nullptr ? idle : Nanoseconds::zero());
   if (!count.ok()) {
@@ -146,14 +147,8 @@ void Mover::lose(ResidencyLock& lock, Load& load) {
   load.state = Load::State::kDone;
 }
 
-uint8_t* Mover::load_buffer(uint32_t index) const { return staging_.data() + index * layout_.load_bytes; }
-
 uint8_t* Mover::write_buffer(uint32_t index) const {
-  return staging_.data() + layout_.loads * layout_.load_bytes + index * layout_.write_bytes;
-}
-
-uint8_t* Mover::expand_buffer(uint32_t index) const {
-  return staging_.data() + layout_.transfer_bytes() + index * layout_.expand_bytes;
+  return staging_.data() + layout_.all_loads() + index * layout_.write_bytes;
 }
 
 void Mover::complete(const Completion& completion) {

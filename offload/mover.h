@@ -3,8 +3,9 @@
 // One thread owns the tier. It starts queued loads, verifies what comes back against the checksums in the
 // page records, and, while memory is short or someone waits for room, writes the pages that the policy names.
 // A page is dropped from memory only when room is needed, and only when a copy lies below. Invariants: a page
-// is published as loaded only after every section has verified; a page whose bytes could not be proven loses
-// that place; staging memory that a late transfer may still touch is not used again until it is released.
+// is published as loaded only after every section that was asked for has verified, and moves into memory only
+// when it was read whole; a page whose bytes could not be proven loses that place; staging memory that a late
+// transfer may still touch is not used again until it is released.
 // Memory: fixed at creation, charged to the host budget.
 // Thread safety: as Pager says. Residency's lock guards the state that is shared with callers.
 #pragma once
@@ -16,6 +17,7 @@
 #include <functional>
 #include <future>
 #include <memory>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -23,6 +25,7 @@
 #include "kvcache/device.h"
 #include "kvcache/latency.h"
 #include "kvcache/page_reader.h"
+#include "offload/load_plan.h"
 #include "offload/page_compressor.h"
 #include "offload/tier.h"
 #include "offload/write_budget.h"
@@ -39,6 +42,7 @@ struct MoverCounts {
   std::atomic<uint64_t> copied_pages{0};    // device to host
   std::atomic<uint64_t> dropped_pages{0};   // slots given up because a copy lies below
   std::atomic<uint64_t> promoted_pages{0};  // copied back into memory after a load
+  std::atomic<uint64_t> partial_pages{0};   // read in parts: the heads that were asked for
   std::atomic<uint64_t> failed_reads{0};    // pages that were not proven
   LatencyHistogram disk_reads;              // requests, from start to proof
   LatencyHistogram disk_writes;             // requests
@@ -49,13 +53,14 @@ struct MoverCounts {
 
 // Bytes that the mover uses for transfers; the tier may register them with the system.
 struct StagingLayout {
-  size_t load_bytes = 0;  // of one load: a run of pages with the padding of its reads
-  uint32_t loads = 0;
-  size_t write_bytes = 0;  // of one write
+  size_t load_bytes = 0;    // the most that one load reads: a run of pages with the padding of its reads
+  size_t expand_bytes = 0;  // room for its pages as they are, beside that; 0 without compression
+  uint32_t loads = 0;       // as large as that; smaller ones share the memory of these
+  size_t write_bytes = 0;   // of one write
   uint32_t writes = 0;
-  size_t expand_bytes = 0;  // of one load: room for its pages as they are; 0 without compression
-  size_t transfer_bytes() const { return load_bytes * loads + write_bytes * writes; }
-  size_t total() const { return transfer_bytes() + expand_bytes * loads; }
+  size_t largest_load() const { return load_bytes + expand_bytes; }
+  size_t all_loads() const { return largest_load() * loads; }
+  size_t total() const { return all_loads() + write_bytes * writes; }
 };
 
 // A layout that leaves most of the budget to pages.
@@ -76,18 +81,19 @@ class Mover final : public Pager {
   // a device tier. write_budget: nullptr for no limit, else it outlives the mover; pages that it keeps in
   // memory can not make room. patience: how long, in real time, late requests may keep all of the staging
   // memory before the disk counts as hung; on the context's clock when callers drive. compression: the level
-  // of PageCompressor for pages on disk; 0: they lie there as they are. Both the context and the stream
-  // outlive the mover.
+  // of PageCompressor for pages on disk; 0: they lie there as they are. read_gap: see kReadGap. Both the
+  // context and the stream outlive the mover.
   static Result<std::unique_ptr<Mover>> create(const CacheContext& context, Stream* copy_stream,
                                                const TierOpener& open_tier, Nanoseconds patience,
                                                MoverDrive drive = MoverDrive::kThread,
                                                SharedWriteBudget* write_budget = nullptr,
-                                               uint32_t compression = 0);
+                                               uint32_t compression = 0, uint64_t read_gap = kReadGap);
   ~Mover() override;
   Mover(const Mover&) = delete;
   Mover& operator=(const Mover&) = delete;
 
-  LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages) override;
+  LoadId begin_load(ResidencyLock& lock, std::span<Page* const> pages,
+                    std::span<const HeadMask> heads) override;
   Status wait_staging() override;
   void wait_load(LoadId id, std::span<const uint8_t*> bytes) override;
   bool load_done(LoadId id) override;
@@ -115,7 +121,7 @@ class Mover final : public Pager {
   void run(const TierOpener& open_tier, std::promise<Status>* opened);
   bool stopping();
   void start_loads();
-  void start_load(uint32_t index);
+  void list_reads(uint32_t index);
   void start_write();
   bool begin_write(Write& write);
   bool fill_write(Write& write);
@@ -132,8 +138,9 @@ class Mover final : public Pager {
   void give_up(const Status& status);
   void lose(ResidencyLock& lock, Load& load);
   void release_victims(ResidencyLock& lock, Write& write);
-  bool verify(const Page& page, const uint8_t* bytes) const;
-  const uint8_t* expanded(const Page& page, const uint8_t* bytes, uint32_t load, uint32_t slot);
+  bool verify(const Page& page, const uint8_t* bytes, uint32_t first_head, uint32_t heads) const;
+  bool prove(Load& load, const LoadPlan::Piece& piece, const Place& place);
+  const uint8_t* expanded(Load& load, uint32_t page, const Place& place);
 
   // For callers.
   template <typename Done>
@@ -141,10 +148,12 @@ class Mover final : public Pager {
   bool drop_clean(ResidencyLock& lock, MemoryTier tier);
   bool wait_round(ResidencyLock& lock);
   bool copy_to_host(ResidencyLock& lock);
+  bool may_stay(ResidencyLock& lock, const Page& page);
+  bool plan_load(ResidencyLock& lock, std::span<Page* const> pages, std::span<const HeadMask> heads,
+                 Load& load);
+  std::optional<size_t> find_memory(size_t bytes);
   void promote(Load& load);
-  uint8_t* load_buffer(uint32_t index) const;
   uint8_t* write_buffer(uint32_t index) const;
-  uint8_t* expand_buffer(uint32_t index) const;
 
   CacheContext context_;
   Stream* copy_stream_;
@@ -155,6 +164,8 @@ class Mover final : public Pager {
   std::vector<Load> loads_;
   std::vector<Write> writes_;
   std::deque<uint32_t> queued_loads_;
+  std::vector<GetRun> starting_;  // of start_loads, kept for its memory
+  std::vector<Load*> by_memory_;  // of find_memory, likewise
   std::condition_variable load_finished_;
   std::condition_variable round_ended_;
   std::condition_variable stopped_;
@@ -169,6 +180,7 @@ class Mover final : public Pager {
   bool stopping_ = false;
   MoverCounts counts_;
   SharedWriteBudget* write_budget_ = nullptr;
+  uint64_t read_gap_ = kReadGap;
   bool budget_spent_ = false;                   // nothing was written because of it
   std::unique_ptr<PageCompressor> compressor_;  // nullptr: pages go down as they are
   Write* filling_ = nullptr;                    // the write whose pages are being compressed, a page a turn

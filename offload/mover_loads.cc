@@ -1,23 +1,72 @@
 // Pages that come up from disk: requests, the proof that they are what was asked for, and what becomes of
 // them.
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "offload/mover_parts.h"
-#include "offload/read_plan.h"
 
 namespace quire {
 
-LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
+// Whether a page that is loaded may stay in memory.
+bool Mover::may_stay(ResidencyLock& lock, const Page& page) {
+  return !memory_is_short(context_.host_budget) || context_.residency.worth_a_slot(lock, page);
+}
+
+// What the load reads, and where; false when staging memory is too short.
+bool Mover::plan_load(ResidencyLock& lock, std::span<Page* const> pages, std::span<const HeadMask> heads,
+                      Load& load) {
+  const CacheConfig& config = context_.config;
+  std::array<PageRead, kRunPages> reads;
+  load.partial = 0;
+  size_t expand_bytes = 0;
+  for (uint32_t i = 0; i < pages.size(); ++i) {
+    const Page& page = *pages[i];
+    const PageLayout& layout = config.layer[page.layer].layout_of(page.index);
+    const bool compressed = page.place.length != page.bytes;
+    PageRead& read = reads[i];
+    read = {page.place, layout.header_bytes, layout.section.bytes, config.kv_heads, kAllHeads};
+    if (!heads.empty() && heads[i] != 0) read.heads = heads[i];
+    if (compressed || nearly_all(read, read_gap_) || may_stay(lock, page)) read.heads = kAllHeads;
+    if (read.heads != kAllHeads) load.partial |= 1U << i;
+    if (compressed) expand_bytes = run_align_up(pages.size() * uint64_t{config.largest_page_bytes()});
+  }
+  load.plan.build(std::span(reads).first(pages.size()), layout_.load_bytes, read_gap_);
+  const size_t bytes = load.plan.bytes() + expand_bytes;
+  const std::optional<size_t> memory = find_memory(bytes);
+  if (!memory) return false;
+  load.memory = *memory;
+  load.memory_bytes = bytes;
+  return true;
+}
+
+// The first stretch of staging memory that is long enough and belongs to no load.
+std::optional<size_t> Mover::find_memory(size_t bytes) {
+  by_memory_.clear();
+  for (Load& load : loads_) {
+    if (!load.is_free()) by_memory_.push_back(&load);
+  }
+  std::ranges::sort(by_memory_, {}, &Load::memory);
+  size_t begin = 0;
+  for (const Load* load : by_memory_) {
+    if (load->memory - begin >= bytes) return begin;
+    begin = load->memory + load->memory_bytes;
+  }
+  return layout_.all_loads() - begin >= bytes ? std::optional(begin) : std::nullopt;
+}
+
+LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages, std::span<const HeadMask> heads) {
   const auto free = std::ranges::find_if(loads_, &Load::is_free);
-  if (free == loads_.end()) return {};
+  if (free == loads_.end() || !plan_load(lock, pages, heads, *free)) return {};
   Load& load = *free;
   load.state = Load::State::kQueued;
   load.held = true;
+  load.failed = 0;
   load.count = static_cast<uint32_t>(pages.size());
   for (uint32_t i = 0; i < load.count; ++i) {
     load.pages[i] = pages[i];
     load.bytes[i] = nullptr;
+    load.unproven[i] = load.plan.pieces_of(i);
     context_.residency.pin(lock, pages[i]);
   }
   const auto index = static_cast<uint32_t>(free - loads_.begin());
@@ -32,66 +81,64 @@ LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages) {
 
 Status Mover::wait_staging() {
   ResidencyLock lock = context_.residency.lock();
+  const auto is_room = [&] {
+    return std::ranges::any_of(loads_, &Load::is_free) && find_memory(layout_.largest_load()).has_value();
+  };
   const bool settled = wait_until(lock, load_finished_, patience_, [&] {
-    return broken_ || std::ranges::any_of(loads_, &Load::is_free) ||
-           std::ranges::none_of(loads_, &Load::is_late);
+    return broken_ || std::ranges::none_of(loads_, &Load::is_late) || is_room();
   });
-  if (std::ranges::any_of(loads_, &Load::is_free)) return {};
+  if (is_room()) return {};
   if (broken_) return round_status_;
   if (!settled) return {StatusCode::kDeadline, kHung};
   return {StatusCode::kOverBudget, "no staging memory is free to read pages from disk; raise host_budget"};
 }
 
+// All requests of all loads that wait go to the tier together.
 void Mover::start_loads() {
-  for (;;) {
-    uint32_t index = 0;
-    {
-      ResidencyLock lock = context_.residency.lock();
-      if (queued_loads_.empty()) return;
-      index = queued_loads_.front();
-      queued_loads_.pop_front();
-      loads_[index].state = Load::State::kReading;
-    }
-    start_load(index);
+  starting_.clear();
+  {
+    ResidencyLock lock = context_.residency.lock();
+    for (const uint32_t index : queued_loads_) list_reads(index);
+    queued_loads_.clear();
+  }
+  if (starting_.empty()) return;
+  tier_->get_runs(starting_);
+  for (const GetRun& run : starting_) {
+    if (!run.status.ok()) complete_read({run.tag, CompletionEvent::kDone, run.status.code(), 0});
   }
 }
 
-void Mover::start_load(uint32_t index) {
+void Mover::list_reads(uint32_t index) {
   Load& load = loads_[index];
-  std::array<Place, kRunPages> places;
-  {
-    ResidencyLock lock = context_.residency.lock();
-    for (uint32_t i = 0; i < load.count; ++i) places[i] = load.pages[i]->place;
-  }
-  const std::vector<ReadRun> runs = plan_runs(std::span(places).first(load.count), layout_.load_bytes);
-  load.reads_left = static_cast<uint32_t>(runs.size());
-  size_t offset = 0;
-  for (uint32_t r = 0; r < runs.size(); ++r) {
-    const ReadRun& run = runs[r];
-    load.reads[r] = {static_cast<uint32_t>(run.first), static_cast<uint32_t>(run.count), offset,
-                     context_.clock.now()};
-    const std::span<uint8_t> buffer(load_buffer(index) + offset, run.bytes);
-    offset += run.bytes;
-    const uint64_t tag = uint64_t{index} * kReadsPerLoad + r;
-    const Status status = tier_->get_run(tag, std::span(places).subspan(run.first, run.count), buffer);
-    if (!status.ok()) complete_read({tag, CompletionEvent::kDone, status.code(), 0});
+  load.state = Load::State::kReading;
+  load.start = context_.clock.now();
+  const std::span<const LoadPlan::Read> reads = load.plan.reads();
+  load.reads_left = static_cast<uint32_t>(reads.size());
+  for (uint32_t r = 0; r < reads.size(); ++r) {
+    starting_.push_back({uint64_t{index} << kReadBits | r,
+                         load.plan.places(reads[r]),
+                         {staging_.data() + load.memory + reads[r].memory, reads[r].bytes},
+                         {}});
   }
 }
 
 // The page as it was folded; nullptr when what lies on disk is nothing that expands to a page. A page is
 // stored in fewer bytes than it has only where it is compressed.
-const uint8_t* Mover::expanded(const Page& page, const uint8_t* bytes, uint32_t load, uint32_t slot) {
-  if (page.place.length == page.bytes) return bytes;
-  uint8_t* out = expand_buffer(load) + size_t{slot} * context_.config.largest_page_bytes();
+const uint8_t* Mover::expanded(Load& load, uint32_t page, const Place& place) {
+  const uint8_t* bytes = staging_.data() + load.memory + load.plan.page_at(page);
+  const uint32_t page_bytes = load.pages[page]->bytes;
+  if (place.length == page_bytes || (load.partial >> page & 1U) != 0) return bytes;
+  uint8_t* out =
+      staging_.data() + load.memory + load.plan.bytes() + size_t{page} * context_.config.largest_page_bytes();
   const Nanoseconds start = context_.clock.now();
-  const bool ok = compressor_->expand({bytes, page.place.length}, {out, page.bytes});
+  const bool ok = compressor_->expand({bytes, place.length}, {out, page_bytes});
   counts_.expansions.record(context_.clock.now() - start);
   return ok ? out : nullptr;
 }
 
-bool Mover::verify(const Page& page, const uint8_t* bytes) const {
+bool Mover::verify(const Page& page, const uint8_t* bytes, uint32_t first_head, uint32_t heads) const {
   const PageLayout& layout = context_.config.layer[page.layer].layout_of(page.index);
-  for (uint32_t head = 0; head < context_.config.kv_heads; ++head) {
+  for (uint32_t head = first_head; head < first_head + heads; ++head) {
     const SectionEntry& entry = page.entries[head];
     const std::span section(bytes + layout.header_bytes + size_t{head} * layout.section.bytes,
                             layout.section.bytes);
@@ -100,37 +147,44 @@ bool Mover::verify(const Page& page, const uint8_t* bytes) const {
   return true;
 }
 
+// True when the piece is what it should be. A page's bytes count when all of its pieces are.
+bool Mover::prove(Load& load, const LoadPlan::Piece& piece, const Place& place) {
+  const uint8_t* bytes = expanded(load, piece.page, place);
+  if (bytes == nullptr || !verify(*load.pages[piece.page], bytes, piece.first_head, piece.heads))
+    return false;
+  if (--load.unproven[piece.page] == 0) load.bytes[piece.page] = bytes;
+  return true;
+}
+
 void Mover::complete_read(const Completion& completion) {
-  const auto index = static_cast<uint32_t>(completion.tag / kReadsPerLoad);
+  const auto index = static_cast<uint32_t>(completion.tag >> kReadBits);
   Load& load = loads_[index];
   if (completion.event == CompletionEvent::kReleased) {
     ResidencyLock lock = context_.residency.lock();
     if (--load.releases_left == 0) load_finished_.notify_all();
     return;
   }
-  const Load::Read& read = load.reads[completion.tag % kReadsPerLoad];
-  const uint64_t base = run_align_down(load.pages[read.first]->place.offset);
-  uint32_t proven = 0;
-  if (completion.code == StatusCode::kOk) {
-    for (uint32_t i = read.first; i < read.first + read.count; ++i) {
-      const Page& page = *load.pages[i];
-      const uint8_t* bytes = load_buffer(index) + read.buffer_offset + (page.place.offset - base);
-      bytes = expanded(page, bytes, index, i);
-      if (bytes == nullptr || !verify(page, bytes)) continue;
-      load.bytes[i] = bytes;
-      ++proven;
-    }
+  const LoadPlan::Read& read = load.plan.reads()[completion.tag & ((1U << kReadBits) - 1)];
+  const std::span<const LoadPlan::Piece> pieces = load.plan.pieces(read);
+  const std::span<const Place> places = load.plan.places(read);
+  uint32_t failed = 0;
+  for (size_t i = 0; i < pieces.size(); ++i) {
+    const bool proven = completion.code == StatusCode::kOk && prove(load, pieces[i], places[i]);
+    if (!proven) failed |= 1U << pieces[i].page;
   }
-  counts_.disk_reads.record(context_.clock.now() - read.start);
+  counts_.disk_reads.record(context_.clock.now() - load.start);
   if (context_.trace != nullptr) {
-    context_.trace->record({"read", TraceCategory::kIo, Trace::kFirstFreeLane + index, read.start,
-                            context_.clock.now() - read.start, load.pages[read.first]->layer,
-                            load.pages[read.first]->index, read.count});
+    const Page& first = *load.pages[pieces.front().page];
+    context_.trace->record({"read", TraceCategory::kIo, Trace::kFirstFreeLane + index, load.start,
+                            context_.clock.now() - load.start, first.layer, first.index,
+                            pieces.back().page - pieces.front().page + 1});
   }
-  counts_.failed_reads.fetch_add(read.count - proven, std::memory_order_relaxed);
   ResidencyLock lock = context_.residency.lock();
-  for (uint32_t i = read.first; i < read.first + read.count; ++i) {
-    if (load.bytes[i] == nullptr) context_.residency.drop_place(lock, load.pages[i]);
+  failed &= ~load.failed;
+  load.failed |= failed;
+  counts_.failed_reads.fetch_add(static_cast<uint64_t>(std::popcount(failed)), std::memory_order_relaxed);
+  for (; failed != 0; failed &= failed - 1) {
+    context_.residency.drop_place(lock, load.pages[static_cast<size_t>(std::countr_zero(failed))]);
   }
   if (completion.event == CompletionEvent::kExpired) ++load.releases_left;
   if (--load.reads_left > 0) return;
@@ -154,6 +208,7 @@ bool Mover::load_done(LoadId id) {
 // more than what is there.
 void Mover::promote(Load& load) {
   for (uint32_t i = 0; i < load.count; ++i) {
+    if ((load.partial >> i & 1U) != 0) continue;
     const bool short_of_room = memory_is_short(context_.host_budget);
     if (short_of_room && !context_.residency.evicts_by_policy()) return;
     Page* page = load.pages[i];
@@ -181,6 +236,8 @@ void Mover::end_load(LoadId id) {
   promote(load);
   ResidencyLock lock = context_.residency.lock();
   for (uint32_t i = 0; i < load.count; ++i) context_.residency.unpin(lock, load.pages[i]);
+  const auto partial = static_cast<uint64_t>(std::popcount(load.partial));
+  counts_.partial_pages.fetch_add(partial, std::memory_order_relaxed);
   load.count = 0;
   load.held = false;
   load.state = Load::State::kFree;

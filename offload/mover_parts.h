@@ -9,7 +9,9 @@ namespace quire {
 inline constexpr uint64_t kWriteTag = uint64_t{1} << 63;
 inline constexpr Nanoseconds kIdlePoll = std::chrono::seconds(1);  // wake cuts it short
 inline constexpr Nanoseconds kForever = Nanoseconds::max();
-inline constexpr uint32_t kReadsPerLoad = kRunPages;
+inline constexpr uint32_t kReadBits = 16;  // of a tag: which read of its load
+// Loads under way at most, however small they are: as many runs as attention holds.
+inline constexpr uint32_t kMostLoads = 64;
 inline constexpr const char* kHung =
     "the disk does not answer: late requests still have all the staging memory";
 
@@ -22,17 +24,17 @@ struct Mover::Load {
   State state = State::kFree;
   bool held = false;  // between begin_load and end_load
   uint32_t count = 0;
+  size_t memory = 0;  // where its part of the staging memory begins
+  size_t memory_bytes = 0;
+  LoadPlan plan;               // of what is read, from `memory` on; expanded pages lie behind
   uint32_t reads_left = 0;     // requests that have not ended
   uint32_t releases_left = 0;  // of expired ones, whose buffer the system may still touch
   std::array<Page*, kRunPages> pages{};
   std::array<const uint8_t*, kRunPages> bytes{};
-  struct Read {
-    uint32_t first = 0;
-    uint32_t count = 0;
-    size_t buffer_offset = 0;
-    Nanoseconds start{};
-  };
-  std::array<Read, kReadsPerLoad> reads{};
+  std::array<uint32_t, kRunPages> unproven{};  // pieces of each page that have not been proven
+  uint32_t partial = 0;                        // bit i: of page i only some heads are read
+  uint32_t failed = 0;                         // bit i: a piece of page i was not what it should be
+  Nanoseconds start{};
 
   bool is_late() const { return !held && releases_left > 0; }
   bool is_free() const { return !held && releases_left == 0 && state == State::kFree; }

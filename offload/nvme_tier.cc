@@ -107,34 +107,50 @@ Status NvmeTier::put_run(uint64_t tag, StreamId stream, std::span<const PutPage>
     request->pages.assign(pages.begin(), pages.end());
     request->places.assign(places.begin(), places.end());
   }
-  return start(*request, IoKind::kWrite, places.front().offset, buffer);
+  const IoOp op = operation(*request, IoKind::kWrite, places.front().offset, buffer);
+  return start({&op, 1});
 }
 
-Status NvmeTier::get_run(uint64_t tag, std::span<const Place> places, std::span<uint8_t> buffer) {
-  if (Status status = check_get(places, buffer); !status.ok()) return status;
-  const uint64_t offset = run_align_down(places.front().offset);
-  Request* request = nullptr;
+// The lock is held.
+Status NvmeTier::prepare_get(const GetRun& run) {
+  if (Status status = check_get(run.places, run.buffer); !status.ok()) return status;
+  for (const Place& place : run.places) {
+    if (!table_.valid(place)) return {StatusCode::kMiss, "the disk tier holds other pages at this place"};
+  }
+  const uint64_t offset = run_align_down(run.places.front().offset);
+  Request& request = new_request();
+  request.kind = Request::Kind::kGet;
+  request.tag = run.tag;
+  request.bytes = run_align_up(run.places.back().offset + run.places.back().length) - offset;
+  request.first = run.places.front();
+  starting_.push_back(operation(request, IoKind::kRead, offset, run.buffer.first(request.bytes)));
+  return {};
+}
+
+void NvmeTier::get_runs(std::span<GetRun> runs) {
+  starting_.clear();
   {
     const std::lock_guard lock(mutex_);
-    for (const Place& place : places) {
-      if (!table_.valid(place)) return {StatusCode::kMiss, "the disk tier holds other pages at this place"};
-    }
-    request = &new_request();
-    request->kind = Request::Kind::kGet;
-    request->tag = tag;
-    request->bytes = run_align_up(places.back().offset + places.back().length) - offset;
-    request->first = places.front();
+    for (GetRun& run : runs) run.status = prepare_get(run);
   }
-  return start(*request, IoKind::kRead, offset, buffer.first(request->bytes));
+  if (starting_.empty()) return;
+  const Status status = start(starting_);
+  for (GetRun& run : runs) {
+    if (run.status.ok()) run.status = status;
+  }
 }
 
-Status NvmeTier::start(const Request& request, IoKind kind, uint64_t offset, std::span<uint8_t> buffer) {
-  const IoOp op{kind, 0, offset, buffer, request.id(), clock_.now() + deadline_};
-  Status status = engine_->submit({&op, 1});
+IoOp NvmeTier::operation(const Request& request, IoKind kind, uint64_t offset,
+                         std::span<uint8_t> buffer) const {
+  return {kind, 0, offset, buffer, request.id(), clock_.now() + deadline_};
+}
+
+Status NvmeTier::start(std::span<const IoOp> ops) {
+  Status status = engine_->submit(ops);
   if (!status.ok()) {
     const std::lock_guard lock(mutex_);
     Completion unused;
-    account({op.tag, CompletionEvent::kDone, status.code(), 0}, &unused);
+    for (const IoOp& op : ops) account({op.tag, CompletionEvent::kDone, status.code(), 0}, &unused);
   }
   return status;
 }
@@ -205,9 +221,9 @@ void NvmeTier::start_headers() {
       request->header = std::make_unique<HeaderBlock>();
       write_extent_header(*header, request->header->bytes);
     }
+    const IoOp op = operation(*request, IoKind::kWrite, request->first.offset, request->header->bytes);
     // A header that cannot be written is counted; the pages behind it stay readable.
-    [[maybe_unused]] const Status status =
-        start(*request, IoKind::kWrite, request->first.offset, request->header->bytes);
+    [[maybe_unused]] const Status status = start({&op, 1});
   }
 }
 

@@ -38,7 +38,7 @@ class NvmeTier final : public Tier {
 
   Status put_run(uint64_t tag, StreamId stream, std::span<const PutPage> pages, std::span<uint8_t> buffer,
                  std::span<Place> places) override;
-  Status get_run(uint64_t tag, std::span<const Place> places, std::span<uint8_t> buffer) override;
+  void get_runs(std::span<GetRun> runs) override;
   Result<size_t> poll(std::span<Completion> out, Nanoseconds timeout) override;
   void wake() override { engine_->wake(); }
   size_t pending() const override { return engine_->pending(); }
@@ -66,7 +66,9 @@ class NvmeTier final : public Tier {
   bool account(const Completion& io, Completion* out);
   void account_put(const Request& request, bool ok);
 
-  Status start(const Request& request, IoKind kind, uint64_t offset, std::span<uint8_t> buffer);
+  IoOp operation(const Request& request, IoKind kind, uint64_t offset, std::span<uint8_t> buffer) const;
+  Status start(std::span<const IoOp> ops);
+  Status prepare_get(const GetRun& run);
   void start_headers();
 
   const Clock& clock_;
@@ -76,6 +78,7 @@ class NvmeTier final : public Tier {
   ExtentTable table_;
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<uint32_t> free_requests_;  // indices
+  std::vector<IoOp> starting_;           // of get_runs, kept for its memory
   Nanoseconds busy_since_{};
   TierStats counts_;
   std::unique_ptr<IoEngine> engine_;  // destroyed first: it may still use header blocks and the file

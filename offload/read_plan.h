@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "kvcache/place.h"
+#include "offload/tier.h"
 
 namespace quire {
 
@@ -19,8 +20,9 @@ struct ReadRun {
   bool operator==(const ReadRun&) const = default;
 };
 
-// Groups neighbours of the row that follow each other in one extent with less than kRunAlign between them
-// into reads of at most max_bytes. A place that is larger than max_bytes alone gets a read of its own.
-std::vector<ReadRun> plan_runs(std::span<const Place> places, uint64_t max_bytes);
+// Groups neighbours of the row that follow each other in one extent with less than `gap` (at least kRunAlign)
+// between them into reads of at most max_bytes. A place that is larger than max_bytes alone gets a read of
+// its own.
+std::vector<ReadRun> plan_runs(std::span<const Place> places, uint64_t max_bytes, uint64_t gap = kRunAlign);
 
 }  // namespace quire

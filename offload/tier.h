@@ -44,6 +44,16 @@ struct PutPage {
   bool compressed = false;  // said in the extent's header, and nothing else is made of it
 };
 
+// The places of one ReadRun (see read_plan.h), all of one extent, by rising offset: pages, or parts of them.
+// buffer: aligned to kRunAlign, at least run_align_up(end of the last) - run_align_down(places[0].offset)
+// bytes. Place i is then at buffer[places[i].offset - run_align_down(places[0].offset)].
+struct GetRun {
+  uint64_t tag = 0;
+  std::span<const Place> places;
+  std::span<uint8_t> buffer;
+  Status status;
+};
+
 struct TierStats {
   uint64_t capacity = 0;    // the byte budget
   uint64_t used_bytes = 0;  // space handed out, never more than capacity
@@ -72,11 +82,14 @@ class Tier {
   virtual Status put_run(uint64_t tag, StreamId stream, std::span<const PutPage> pages,
                          std::span<uint8_t> buffer, std::span<Place> places) = 0;
 
-  // Starts to read the places of one ReadRun (see read_plan.h), all of one extent, by rising offset. buffer:
-  // aligned to kRunAlign, at least run_align_up(end of the last) - run_align_down(places[0].offset) bytes.
-  // Page i is then at buffer[places[i].offset - run_align_down(places[0].offset)]. kMiss, at once or as
-  // completion, when a place is stale: its extent has been given to other pages.
-  virtual Status get_run(uint64_t tag, std::span<const Place> places, std::span<uint8_t> buffer) = 0;
+  // Starts to read runs, all of them together; the status of each says whether it has been started. kMiss, in
+  // the status or as completion, when a place is stale: its extent has been given to other pages.
+  virtual void get_runs(std::span<GetRun> runs) = 0;
+  Status get_run(uint64_t tag, std::span<const Place> places, std::span<uint8_t> buffer) {
+    GetRun run{tag, places, buffer, {}};
+    get_runs({&run, 1});
+    return run.status;
+  }
 
   // As IoEngine::poll. It may return 0 early, after work of the tier's own.
   virtual Result<size_t> poll(std::span<Completion> out, Nanoseconds timeout) = 0;

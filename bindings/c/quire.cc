@@ -130,7 +130,7 @@ void quire_options_init(quire_options* options) {
   options->page_tokens = 64;
   options->sink_tokens = 4;
   options->host_budget = uint64_t{1} << 30;
-  options->io_depth = 16;
+  options->io_depth = 64;
   options->io_deadline_ms = 30000;
   options->max_step_tokens = 512;
 }

@@ -201,7 +201,7 @@ typedef struct quire_options {
   uint64_t nvme_budget;   /* 0 (default): no disk tier */
   const char* nvme_path;  /* a directory; the spill file in it has no name and vanishes with the process */
   quire_io_engine io_engine;
-  uint32_t io_depth;       /* requests in flight; default 16, at least 8 */
+  uint32_t io_depth;       /* requests in flight; default 64, at least 8 */
   uint32_t io_deadline_ms; /* default 30000: a slower read makes its pages a miss */
   /* Compute. */
   uint32_t threads;                /* of the cache's own pool; 0: one per core; ignored with parallel_for */

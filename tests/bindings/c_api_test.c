@@ -72,7 +72,7 @@ static void test_defaults(void) {
   EXPECT(options.page_tokens == 64 && options.sink_tokens == 4 && options.recent_pages == 0);
   EXPECT(options.key_codec == QUIRE_CODEC_DEFAULT && options.value_codec == QUIRE_CODEC_DEFAULT);
   EXPECT(options.host_budget == (uint64_t)1 << 30 && options.device_budget == 0 && options.nvme_budget == 0);
-  EXPECT(options.io_depth == 16 && options.io_deadline_ms == 30000 && options.max_step_tokens == 512);
+  EXPECT(options.io_depth == 64 && options.io_deadline_ms == 30000 && options.max_step_tokens == 512);
   EXPECT(options.layer_options == NULL && options.nvme_path == NULL && options.trace_path == NULL);
   EXPECT(options.store_path == NULL && options.store_budget == 0 && options.model_fingerprint[0] == 0);
   EXPECT(options.eviction == QUIRE_EVICT_AUTO && options.device == QUIRE_DEVICE_CPU &&
@@ -137,7 +137,7 @@ static void test_refused_options(void) {
   options.nvme_path = "/no/such/folder";
   options.io_depth = 7;
   expect_refused(QUIRE_INVALID, &options, "io_depth", __FILE__, __LINE__);
-  options.io_depth = 16;
+  options.io_depth = 64;
   options.eviction = (quire_eviction)6;
   expect_refused(QUIRE_INVALID, &options, "eviction", __FILE__, __LINE__);
   options.eviction = QUIRE_EVICT_S3FIFO;

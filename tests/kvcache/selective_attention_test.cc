@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <set>
@@ -260,10 +261,53 @@ TEST(SelectiveAttention, PreRopeHasNoDigests) {
   EXPECT_NE(engine.status().message().find("digests"), std::string::npos);
 }
 
-// A chosen page that cannot be proven right is a miss, is refilled, and the bits are those of a clean run.
-TEST(SelectiveAttention, LostPagesCostTimeNeverAnAnswer) {
+// Of pages on disk only the heads that chose them come up, and the bits are those of whole pages.
+TEST(SelectiveAttention, ReadsOnlyTheHeadsThatChose) {
+  World world = selective_world(top(2));
+  world.kv_heads = world.query_heads = 8;
+  world.head_dim = 128;
+  world.page_tokens = 64;
+  world.max_step_tokens = 64;
+  world.eviction = Eviction::kNewestFirst;  // nothing that is read stays: each step reads anew
+  world.host_budget = uint64_t{10} << 20;
+  world.nvme_budget = uint64_t{64} << 20;
+  std::array<uint64_t, 2> bytes{};
+  Output parts;
+  Output whole_pages;
+  for (const bool whole : {false, true}) {
+    world.read_gap = whole ? uint64_t{1} << 30 : kReadGap;
+    std::unique_ptr<Engine> engine = open_engine(world);
+    Sequence* sequence = *engine->cache().create_sequence();
+    Output output = run_chunks(*engine, world, sequence, 0, 6000, 64);
+    const uint64_t before = engine->mover()->tier_stats().read_bytes;
+    for (uint64_t i = 0; i < 40 && output.status.ok(); ++i) {
+      output.extend(run_step(*engine, world, sequence, 6000 + i, 1));
+    }
+    ASSERT_TRUE(output.status.ok()) << output.status.message();
+    bytes[whole ? 1 : 0] = engine->mover()->tier_stats().read_bytes - before;
+    EXPECT_EQ(engine->mover()->counts().partial_pages > 0, !whole);
+    EXPECT_EQ(engine->mover()->counts().failed_reads, 0U);
+    (whole ? whole_pages : parts) = std::move(output);
+  }
+  EXPECT_EQ(parts.out, whole_pages.out);
+  EXPECT_EQ(parts.lse, whole_pages.lse);
+  EXPECT_GT(bytes[0], 0U);
+  // A section is an eighth of its page; what lies in blocks with it and between two of them comes along.
+  EXPECT_LT(bytes[0], bytes[1] * 45 / 100);
+}
+
+class LostPages : public ::testing::TestWithParam<bool> {};
+
+// A chosen page that cannot be proven right is a miss, is refilled, and the bits are those of a clean run;
+// also where of each page only the heads are read, and proven, that chose it.
+TEST_P(LostPages, CostTimeNeverAnAnswer) {
   World world = selective_world(top(4, 32), CodecId::kBf16);
   world.head_dim = 32;
+  if (GetParam()) {
+    world.kv_heads = 4;
+    world.read_gap = 0;
+    world.eviction = Eviction::kNewestFirst;
+  }
   world.host_budget = uint64_t{2} << 20;
   world.nvme_budget = uint64_t{64} << 20;
   world.max_step_tokens = 64;
@@ -274,7 +318,7 @@ TEST(SelectiveAttention, LostPagesCostTimeNeverAnAnswer) {
   for (const Fault fault : {Fault::kEio, Fault::kBitFlip}) {
     const auto plan = std::make_shared<FaultPlan>(11);
     for (uint32_t i = 0; i < 6; ++i) plan->add({fault, IoKind::kRead, 2 + 3 * i, 1});
-    plan->hit_by_chance(150, {fault});
+    plan->hit_by_chance(GetParam() ? 30 : 150, {fault});  // parts are many more requests
     world.open_io = faulty_engine_factory(plan);
     const uint64_t refills = count_refills();
     const Output output = run(world, &engine, 2400);
@@ -282,11 +326,15 @@ TEST(SelectiveAttention, LostPagesCostTimeNeverAnAnswer) {
     EXPECT_EQ(output.out, clean.out);
     EXPECT_EQ(output.missed, clean.missed);
     EXPECT_GT(count_refills(), refills);
+    EXPECT_EQ(engine->mover()->counts().partial_pages > 0, GetParam());
     faults += plan->hits();
   }
   engine.reset();
   std::printf("[counts] cases=2 faults=%llu\n", static_cast<unsigned long long>(faults));
 }
+
+INSTANTIATE_TEST_SUITE_P(Reads, LostPages, ::testing::Bool(),
+                         [](const auto& test) { return test.param ? "ByHead" : "Whole"; });
 
 }  // namespace
 }  // namespace quire::testing

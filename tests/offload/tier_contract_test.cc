@@ -117,6 +117,35 @@ TEST_P(TierContract, DroppedPagesAreAMissOnceTheirSpaceIsFree) {
   EXPECT_EQ(get_and_wait(*tier_, other.places), other.contents);
 }
 
+// Parts of pages are read like pages, and what is wrong with one run of a batch is no other's fault.
+TEST_P(TierContract, ABatchStartsWhatCanBeRead) {
+  PageRun run(0, {16384, 16384}, 1);
+  put_and_wait(*tier_, run, {1, 0});
+  PageRun gone(2, {640}, 2);
+  put_and_wait(*tier_, gone, {2, 0});
+  tier_->drop(gone.places);
+  Place part = run.places[1];
+  part.offset += 5120;
+  part.length = 1088;
+  std::vector<AlignedBytes> buffers;
+  for (int i = 0; i < 4; ++i) buffers.emplace_back(32768);
+  std::array<GetRun, 4> runs{{{7, run.places, buffers[0].span(), {}},
+                              {8, gone.places, buffers[1].span(), {}},
+                              {9, {&part, 1}, buffers[2].span(), {}},
+                              {10, {}, buffers[3].span(), {}}}};
+  tier_->get_runs(runs);
+  EXPECT_TRUE(runs[0].status.ok());
+  EXPECT_EQ(runs[1].status.code(), StatusCode::kMiss);
+  EXPECT_TRUE(runs[2].status.ok());
+  EXPECT_EQ(runs[3].status.code(), StatusCode::kInvalid);
+  std::vector<Completion> done = collect(*tier_, 2);
+  std::ranges::sort(done, {}, &Completion::tag);
+  EXPECT_EQ(done, (std::vector{ok(7), ok(9)}));
+  const auto bytes = buffers[2].part(part.offset % kRunAlign, part.length);
+  EXPECT_TRUE(std::ranges::equal(bytes, std::span(run.contents[1]).subspan(5120, part.length)));
+  EXPECT_EQ(tier_->pending(), 0U);
+}
+
 TEST_P(TierContract, SpaceThatIsGivenToOthersDuringAReadMakesItAMiss) {
   PageRun run(0, {640}, 1);
   put_and_wait(*tier_, run, {1, 0});

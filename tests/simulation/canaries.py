@@ -19,6 +19,12 @@ CANARIES = {
     "staging_reused": ("offload/mover_loads.cc", [
         ("if (--load.releases_left == 0) load_finished_.notify_all();", "load_finished_.notify_all();"),
         ("if (completion.event == CompletionEvent::kExpired) ++load.releases_left;", "")]),
+    "part_promoted": ("offload/mover_loads.cc", [
+        ("    if ((load.partial >> i & 1U) != 0) continue;\n", "")]),
+    "part_unproven": ("offload/mover_loads.cc", [
+        ("if (--load.unproven[piece.page] == 0) load.bytes", "--load.unproven[piece.page];\n  load.bytes")]),
+    "head_forgotten": ("kvcache/attend_select.cc", [
+        ("(std::countr_zero(left))] |= head_bit", "(std::countr_zero(left))] = head_bit")]),
     "no_space_is_success": ("offload/mover_writes.cc", [
         ("const bool ok = code == StatusCode::kOk;", "const bool ok = code == StatusCode::kOk || os_error == ENOSPC;")]),
     "late_buffer_reused": ("offload/mover_writes.cc", [

@@ -161,10 +161,24 @@ void Simulation::abandon() {
   }
 }
 
+// For the next step, of both engines.
+void Simulation::choose_selection() {
+  selection_ = {};
+  if (!config_.digests || choices_.chance(200)) return;  // some steps attend everything
+  const bool by_mass = choices_.chance(300);
+  selection_.kind = by_mass ? SelectionKind::kMass : SelectionKind::kTopPages;
+  selection_.mass = static_cast<float>(choices_.between(1, 9)) / 10;
+  selection_.pages = static_cast<uint32_t>(choices_.between(1, 4));
+  selection_.window = choices_.chance(500) ? 0 : choices_.below(3 * uint64_t{config_.page_tokens});
+  selection_.check = choices_.chance(100);
+}
+
 bool Simulation::run_both(std::vector<Entry> entries, uint64_t window) {
   open_ = entries;
+  choose_selection();
   const StepOutput ours = run_step(*engine_, false, entries, window, config_.layers);
   open_.clear();
+  note_partial();
   if (failed()) return false;
   bool kept = ours.status.ok();
   if (!ours.status.ok()) {
@@ -188,6 +202,12 @@ bool Simulation::run_both(std::vector<Entry> entries, uint64_t window) {
   }
   if (ours.status.ok()) compare(entries, window, ours, theirs);
   return true;
+}
+
+void Simulation::note_partial() {
+  const uint64_t partial = engine_->mover()->counts().partial_pages.load();
+  result_.partial_pages += partial - partial_seen_;
+  partial_seen_ = partial;
 }
 
 // What the engine alone took back: a lossy tail page may have been decoded.
@@ -250,7 +270,8 @@ Status Simulation::run_layer(Engine& engine, bool twin, OpenStep* open, uint32_t
                         {output->out[layer].data(), DType::kF32, q.token_stride, q.head_stride},
                         window,
                         output->lse[layer].data(),
-                        wanted.data()};
+                        wanted.data(),
+                        selection_};
   const bool healed = disk_world_.healed;
   for (int attempt = 0; attempt < kMostAttempts; ++attempt) {
     disk_world_.healed = healed || attempt >= kPatientAttempts;
@@ -322,6 +343,7 @@ void Simulation::compare(const std::vector<Entry>& entries, uint64_t window, con
                       ": other bits than a clean run");
         }
       }
+      if (selection_.kind != SelectionKind::kNone) continue;  // the model attends everything
       compare_with_model(entry, i, model_layer, window, ours.out[model_layer].data() + row * width);
     }
   }

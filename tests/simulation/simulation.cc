@@ -14,6 +14,10 @@ namespace {
 constexpr uint64_t kLeastOperations = 200;
 constexpr uint64_t kMostOperations = 1000;
 constexpr uint64_t kLeastFaults = 3;
+// The first has sections so large that one is read without its neighbours.
+constexpr std::array<CodecId, 3> kCodecs{CodecId::kBf16, CodecId::kInt8, CodecId::kRot4};
+constexpr std::array<double, 3> kTolerances{2e-3, .05, .5};
+constexpr uint64_t kSelectiveLives = 3;  // one life of so many attends chosen pages
 constexpr uint32_t kStepTokens = 64;
 constexpr uint64_t kHoursOfDay = 24;
 constexpr uint64_t kLeastBucket = uint64_t{1} << 20;  // an hour's share of the least write budget
@@ -40,7 +44,8 @@ Simulation::Simulation(uint64_t seed, bool verbose)
       verbose_(verbose),
       disk_world_(seed * 2 + 1, clock_),
       store_world_(seed * 2 + 1, clock_),
-      random_(seed * 2) {
+      random_(seed * 2),
+      choices_(seed * 2 + 1) {
   result_.seed = seed;
 }
 
@@ -53,8 +58,6 @@ void Simulation::fail(const std::string& what) {
 // ---- the world ----
 
 void Simulation::choose_world() {
-  constexpr std::array<CodecId, 3> kCodecs{CodecId::kBf16, CodecId::kInt8, CodecId::kRot4};
-  constexpr std::array<double, 3> kTolerances{2e-3, .05, .5};
   const size_t codec = random_.chance(500) ? 0 : random_.between(1, 2);
   lossless_ = codec == 0;
   tolerance_ = kTolerances[codec];
@@ -75,7 +78,18 @@ void Simulation::choose_world() {
     weak_ids_ = random_.chance(400);
   }
   if (random_.chance(200)) write_budget_ = random_.between(1, 8) * kHoursOfDay * kLeastBucket;
+  if (seed_ % kSelectiveLives == 0) choose_selective();
   nvme_budget_ = random_.chance(750) ? uint64_t{4} << 20 : random_.between(4, 10) * (uint64_t{128} << 10);
+}
+
+// Most steps attend chosen pages, by each kv head for itself.
+void Simulation::choose_selective() {
+  config_.digests = true;
+  config_.kv_heads = config_.query_heads = 4;
+  for (LayerConfig& layer : config_.layer) layer.key_codec = layer.value_codec = kCodecs[0];
+  lossless_ = true;
+  tolerance_ = kTolerances[0];
+  if (device_budget_ != 0) device_budget_ = uint64_t{256} << 10;
 }
 
 // Some disks only report what goes wrong when they write: then no page may ever be lost.
@@ -131,6 +145,7 @@ EngineOptions Simulation::options_of(bool simulated) {
   options.nvme_budget = nvme_budget_;
   options.nvme_write_budget_per_day = write_budget_;
   options.eviction = eviction_;
+  options.read_gap = 0;
   options.nvme_path = "/tmp";
   options.io_deadline = std::chrono::milliseconds(50);
   options.open_io = [this](const IoEngineOptions&, const Clock&) -> Result<std::unique_ptr<IoEngine>> {
@@ -158,15 +173,11 @@ namespace {
 
 // The smallest budget, in blocks of 4 KiB, that an engine opens with; remembered by what it depends on.
 uint64_t smallest_host_budget(EngineOptions options) {
-  using Key = std::tuple<uint32_t, uint32_t, uint32_t, CodecId, bool, uint64_t>;
+  using Key = std::tuple<uint32_t, uint32_t, uint32_t, CodecId, uint64_t, uint64_t>;
   static std::map<Key, uint64_t> known;
   const CacheConfig& config = options.config;
-  const Key key{config.layers,
-                config.kv_heads,
-                config.recent_pages,
-                config.layer[0].key_codec,
-                options.device_budget != 0,
-                options.store_budget};
+  const Key key{config.layers,         config.kv_heads,     config.recent_pages, config.layer[0].key_codec,
+                options.device_budget, options.store_budget};
   if (const auto found = known.find(key); found != known.end()) return found->second;
   options.parallel_context = nullptr;
   // Disks of its own: what it draws must not depend on what is known already.
@@ -247,6 +258,7 @@ Status Simulation::open_engine() {
   if (!engine.ok()) return engine.status();
   engine_ = std::move(*engine);
   evictions_seen_ = 0;
+  partial_seen_ = 0;
   opened_ = latest_ = clock_.now();
   written_before_ = written_bytes();
   return {};

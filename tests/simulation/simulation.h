@@ -31,6 +31,7 @@ struct SimulationResult {
   uint64_t refills = 0;
   uint64_t errors = 0;  // that a fault explained
   uint64_t comparisons = 0;
+  uint64_t partial_pages = 0;  // read for some of their heads
   uint64_t published_blocks = 0;
   uint64_t adopted_blocks = 0;  // from the store
   uint64_t restarts = 0;
@@ -73,6 +74,9 @@ class Simulation {
   };
 
   void choose_world();
+  void choose_selective();
+  void choose_selection();
+  void note_partial();
   void choose_faults();
   void choose_store();
   void choose_store_faults();
@@ -150,7 +154,9 @@ class Simulation {
   DiskWorld store_world_;
   DiskImage spill_{0};
   DiskImage stored_{0};
-  SimRandom random_;  // of operations; the disk's own is apart, so that faults do not change them
+  SimRandom random_;     // of operations; the disk's own is apart, so that faults do not change them
+  SimRandom choices_;    // of what attention selects
+  Selection selection_;  // of the step at hand
   SimulatedDisk* disk_ = nullptr;
   SimulatedDisk* store_disk_ = nullptr;
   CacheConfig config_;
@@ -167,6 +173,7 @@ class Simulation {
   bool power_lost_ = false;
   std::vector<Known> known_;
   uint64_t evictions_seen_ = 0;  // of this opening
+  uint64_t partial_seen_ = 0;
   bool lossless_ = false;
   double tolerance_ = 0;
   uint32_t turns_per_thousand_ = 0;  // chance that the mover gets a turn inside a computation

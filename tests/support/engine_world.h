@@ -38,6 +38,7 @@ struct World {
   Nanoseconds io_deadline = std::chrono::seconds(30);
   uint32_t threads = 2;
   bool lazy_device = false;
+  uint64_t read_gap = kReadGap;
   std::string trace_path;
   std::string access_trace_path;
   Eviction eviction = Eviction::kAuto;

@@ -20,7 +20,9 @@ constexpr uint32_t kLeastPartialRows =
     4096;  // rows times runs of one launch: what fills the device in decode
 constexpr uint32_t kLeastRunSections = 4;
 constexpr uint32_t kPrefillRows = 64;  // of one kv head: from here on sections are read once for many rows
-constexpr uint32_t kLevels = 16;       // of a non-uniform side, at most
+// Of unpacked sections, at most: what an L2 of 50 MB holds.
+constexpr size_t kPrefillScratch = size_t{40} << 20;
+constexpr uint32_t kLevels = 16;  // of a non-uniform side, at most
 
 // Bytes charged to a budget.
 class Charge {
@@ -76,12 +78,20 @@ class CudaPageDevice final : public PageDevice {
     if (Status status = select(); !status.ok()) return status;
     cudaError_t error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
     if (error != cudaSuccess) return cuda_status(error, "creating a stream on " + std::string(name()));
-    const size_t device_bytes = carve_device(nullptr);
-    if (Status status = device_charge_.take(device_budget, device_bytes); !status.ok()) {
-      return {status.code(),
+    set_scratch();
+    size_t device_bytes = carve_device(nullptr);
+    Status charged = device_charge_.take(device_budget, device_bytes);
+    if (!charged.ok() && scratch_bytes_ > 0) {
+      // Prefill can do without.
+      scratch_bytes_ = 0;
+      device_bytes = carve_device(nullptr);
+      charged = device_charge_.take(device_budget, device_bytes);
+    }
+    if (!charged.ok()) {
+      return {charged.code(),
               "device_budget has no room for the work space of the device (lower "
               "max_step_tokens or raise it): " +
-                  status.message()};
+                  charged.message()};
     }
     Result<DeviceBuffer> work = device_->allocate(device_bytes);
     if (!work.ok()) return work.status();
@@ -218,7 +228,25 @@ class CudaPageDevice final : public PageDevice {
                       nullptr};
     partials_ = {carver.take<float>(size_t{partial_rows_} * config_.head_dim),
                  carver.take<float>(partial_rows_), carver.take<float>(partial_rows_)};
+    scratch_ = carver.take<uint8_t>(scratch_bytes_);
     return carver.used();
+  }
+  // As much as the pages of a wave need when they are one run, and as the most runs need.
+  void set_scratch() {
+    scratch_bytes_ = 0;
+    if (rows_ < kPrefillRows * config_.kv_heads || !has_rotated_pages()) return;
+    const auto needed = [&](uint32_t runs, uint32_t sections) {
+      return cuda::prefill_scratch_bytes(config_.shape(), config_.kv_heads, runs, sections);
+    };
+    const uint32_t most_runs = std::min(partial_rows_ / (config_.kv_heads * kPrefillRows),
+                                        (wave_pages_ + kLeastRunSections - 1) / kLeastRunSections);
+    scratch_bytes_ = std::max(std::min(kPrefillScratch, needed(1, wave_pages_)), needed(most_runs, 1));
+  }
+  bool has_rotated_pages() const {
+    return std::ranges::any_of(config_.layer, [](const LayerConfig& layer) {
+      return find_codec(layer.kind.key_codec)->space == CodecSpace::kRotated &&
+             find_codec(layer.kind.value_codec)->space == CodecSpace::kRotated;
+    });
   }
   size_t carve_host(uint8_t* base) {
     Carver carver(base);
@@ -275,6 +303,8 @@ class CudaPageDevice final : public PageDevice {
     args.rows = tile.rows;
     args.first_token = tile.windowed ? on_device_.first_token + tile.row : nullptr;
     args.partials = partials_;
+    args.scratch = scratch_;
+    args.scratch_bytes = scratch_bytes_;
     note(tile.rows < kPrefillRows ? cuda::attend_decode(args, stream_) : cuda::attend_prefill(args, stream_));
     note(cuda::merge_partials({partials_, cuda::run_count(args), heads, tile.rows, config_.head_dim,
                                on_device_.out.o + tile.row * dim, on_device_.out.m + tile.row},
@@ -318,8 +348,10 @@ class CudaPageDevice final : public PageDevice {
   uint8_t* pinned_ = nullptr;
   Space on_device_{};
   Space host_{};
-  uint8_t* pages_ = nullptr;  // [kEncodePages][stride_], on the host
-  AttendState partials_{};    // [partial_rows_], on the device
+  uint8_t* pages_ = nullptr;    // [kEncodePages][stride_], on the host
+  uint8_t* scratch_ = nullptr;  // of prefill
+  size_t scratch_bytes_ = 0;
+  AttendState partials_{};  // [partial_rows_], on the device
   std::map<uint8_t*, DeviceBuffer> chunks_;
 };
 

@@ -12,6 +12,8 @@ constexpr double kDecodeGoal = 0.80;   // of 4-bit codecs at 4 and 8 query heads
 constexpr double kPrefillGoal = 0.50;  // of the int8 peak
 constexpr uint32_t kPrefillTokens = 16384;
 constexpr uint32_t kPrefillQueries = 512;
+constexpr uint32_t kLeastPrefillRows = 64;
+constexpr size_t kScratchBytes = size_t{40} << 20;  // of unpacked sections, as the engine has it
 
 // Queries and the room for partials and outputs of one call shape.
 class Call {
@@ -22,6 +24,11 @@ class Call {
         m_(o_.bytes() / sizeof(float) / bench.options.shape.dim),
         l_(o_.bytes() / sizeof(float) / bench.options.shape.dim),
         out_(q_.bytes() / sizeof(float)),
+        scratch_(rows < kLeastPrefillRows
+                     ? 1
+                     : std::min(kScratchBytes,
+                                cuda::prefill_scratch_bytes(bench.options.shape, bench.options.kv_heads,
+                                                            (pages.pages() + run - 1) / run, run))),
         args_{} {
     require(fill_normal(q_.data(), q_.bytes() / sizeof(float), 77, bench.stream), "making queries");
     args_.format = pages.format();
@@ -31,6 +38,8 @@ class Call {
     args_.q = q_.data();
     args_.rows = rows;
     args_.partials = {o_.data(), m_.data(), l_.data()};
+    args_.scratch = scratch_.data();
+    args_.scratch_bytes = scratch_.bytes();
   }
   cuda::AttendArgs over(const SectionRef* refs) const {
     cuda::AttendArgs args = args_;
@@ -49,6 +58,7 @@ class Call {
   DeviceMemory<float> m_;
   DeviceMemory<float> l_;
   DeviceMemory<float> out_;
+  DeviceMemory<uint8_t> scratch_;
   cuda::AttendArgs args_;
 };
 

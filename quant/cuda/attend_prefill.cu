@@ -1,9 +1,12 @@
-// Prefill attention over rotated and trellis codecs in pages of 64 tokens: 256 rows a block, 32 a warp.
+// Prefill attention over rotated and trellis codecs in pages of 64 tokens: 128 rows a block, 32 a warp.
 //
-// A section is copied to shared memory two ahead, unpacked there one ahead by all warps
-// (prefill_section.cuh), and multiplied by each with its own rows (prefill_rows.cuh), whose outputs stay in
-// registers. Half of the warps unpack before they attend, half after it, so that not all ask for the same
-// part of the multiprocessor at the same time.
+// Sections are unpacked once for all rows of a call (prefill_unpack.cu), as many at a time as scratch takes;
+// where that are not all of a run, a launch goes on from the partials of the one before. Unpacked ones come
+// to shared memory two ahead, and each warp multiplies them with its own rows (prefill_rows.cuh), whose
+// outputs stay in registers. Two blocks share a multiprocessor: while one has its softmax the other has its
+// products.
+#include <algorithm>
+
 #include "quant/cuda/attend_dims.h"
 #include "quant/cuda/attend_kernel.cuh"
 #include "quant/cuda/prefill_rows.cuh"
@@ -11,7 +14,15 @@
 namespace quire::cuda {
 namespace {
 
+constexpr uint32_t kPrefillWarps = 4;
+constexpr uint32_t kPrefillThreads = kPrefillWarps * kWarpLanes;
 constexpr uint32_t kRows = kPrefillWarps * kWarpRows;
+constexpr uint32_t kSlots = 3;  // of sections: one is multiplied, the others are under way
+
+// Where a row's partial stands.
+__device__ __forceinline__ size_t partial_of(const AttendArgs& args, uint32_t head, uint32_t row) {
+  return (size_t{head} * gridDim.x + blockIdx.x) * args.rows + row;
+}
 
 template <int kBlocks>
 __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
@@ -22,7 +33,7 @@ __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head
     const float l = of_owner(own_row.l, r);
     const uint32_t row = first_row + row_of(r, at);
     if (row >= args.rows) continue;
-    const size_t out = (size_t{head} * gridDim.x + blockIdx.x) * args.rows + row;
+    const size_t out = partial_of(args, head, row);
     float* o = args.partials.o + out * kDim + 8 * at.i;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
@@ -34,6 +45,30 @@ __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head
     args.partials.m[out] = l == 0.0F ? -INFINITY : rows[r].m;
     args.partials.l[out] = l;
   }
+}
+
+// The state that the launch before left.
+template <int kBlocks>
+__device__ __forceinline__ void load_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
+                                          OwnRow* own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
+  constexpr uint32_t kDim = kBlocks * 32;
+  float sums[kRowsOfThread];
+#pragma unroll
+  for (int r = 0; r < kRowsOfThread; ++r) {
+    const size_t from = partial_of(args, head, min(first_row + row_of(r, at), args.rows - 1));
+    const float* o = args.partials.o + from * kDim + 8 * at.i;
+#pragma unroll
+    for (int b = 0; b < kBlocks; ++b) {
+      const auto low = load_as<float4>(o + 32 * b);
+      const auto high = load_as<float4>(o + 32 * b + 4);
+      const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+      for (int k = 0; k < 8; ++k) rows[r].o[b][k] = eight[k];
+    }
+    rows[r].m = fmaxf(args.partials.m[from], kEmptyScore);
+    sums[r] = args.partials.l[from];
+  }
+  own_row->l = own(sums, at);
 }
 
 // Of a warp: begins where the last one's ends.
@@ -49,11 +84,37 @@ __device__ __forceinline__ RowsInShared take_rows(Smem& shared) {
   return all;
 }
 template <int kBlocks>
-constexpr size_t shared_bytes(const SectionFormat& format) {
-  return Slots<kBlocks>::bytes(format) + 2 * kDecodeLevels +
-         kPrefillThreads * kTiles * kBlocks * sizeof(uint4) +
+constexpr size_t shared_bytes() {
+  return size_t{kSlots} * Unpacked<kBlocks>::kBytes + kPrefillThreads * kTiles * kBlocks * sizeof(uint4) +
          kRows * (sizeof(float) + sizeof(int32_t) + kMeansAtOnce * sizeof(float));
 }
+
+// The span's sections of one run and head, in scratch.
+template <int kBlocks>
+struct UnpackedRun {
+  const uint8_t* base;
+
+  __device__ __forceinline__ const uint8_t* section(uint32_t s) const {
+    return base + size_t{s} * Unpacked<kBlocks>::kBytes +
+           size_t{s / kMeansAtOnce} * Unpacked<kBlocks>::kMeanBytes;
+  }
+  // Of the group that section s is of.
+  __device__ __forceinline__ const uint8_t* means(uint32_t s) const {
+    return base + size_t{s / kMeansAtOnce + 1} * Unpacked<kBlocks>::kGroupBytes -
+           Unpacked<kBlocks>::kMeanBytes;
+  }
+  // Every thread of the block takes part.
+  __device__ __forceinline__ void start(uint32_t s, uint8_t* slot) const {
+    constexpr uint32_t kStep = 16 * kPrefillThreads;
+    const uint8_t* from = section(s) + 16 * threadIdx.x;
+    slot += 16 * threadIdx.x;
+#pragma unroll
+    for (uint32_t at = 0; at < Unpacked<kBlocks>::kBytes; at += kStep) {
+      if (at + kStep <= Unpacked<kBlocks>::kBytes || at + 16 * threadIdx.x < Unpacked<kBlocks>::kBytes)
+        copy_async16(slot + at, from + at);
+    }
+  }
+};
 
 // first_row: of the warp.
 template <int kBlocks>
@@ -71,37 +132,26 @@ __device__ __forceinline__ void begin_rows(const AttendArgs& args, const WarpCon
 }
 
 template <int kBlocks>
-__global__ void __launch_bounds__(kPrefillThreads, 1)
-    attend_prefill_kernel(const __grid_constant__ AttendArgs args) {
+__global__ void __launch_bounds__(kPrefillThreads, 2)
+    attend_prefill_kernel(const __grid_constant__ AttendArgs args, const __grid_constant__ SectionSpan span) {
   static_assert(kWarpRows == kWarpLanes);
   constexpr uint32_t kDim = kBlocks * 32;
-  constexpr uint32_t kRefs = Slots<kBlocks>::kRefs;
+  const uint32_t count = sections_here(args, span, blockIdx.x);
+  if (count == 0) return;  // the whole block, whose run an earlier launch has ended
   const uint32_t head = blockIdx.y;
-  const uint32_t warp = threadIdx.x / kWarpLanes;
-  const uint32_t first_row = blockIdx.z * kRows + warp * kWarpRows;
+  const uint32_t first_row = blockIdx.z * kRows + threadIdx.x / kWarpLanes * kWarpRows;
   const Lane at = this_lane();
 
   Smem shared;
-  int8_t* levels = shared.take<int8_t>(2 * kDecodeLevels);
-  const Slots<kBlocks> slots(args.format, shared);
+  auto* slots = shared.take<uint8_t>(size_t{kSlots} * Unpacked<kBlocks>::kBytes);
   const RowsInShared in_shared = take_rows<kBlocks>(shared);
-  if (threadIdx.x < 2 * kDecodeLevels) {
-    const Side side = threadIdx.x < kDecodeLevels ? Side::kKey : Side::kValue;
-    levels[threadIdx.x] = table_level(args.format, side, threadIdx.x % kDecodeLevels);
+  const uint32_t begin = blockIdx.x * args.run_sections + span.first;
+  const UnpackedRun<kBlocks> run{group_at<kBlocks>(args, span, gridDim.x, head, blockIdx.x, 0)};
+#pragma unroll
+  for (uint32_t s = 0; s + 1 < kSlots; ++s) {
+    if (s < count) run.start(s, slots + s * Unpacked<kBlocks>::kBytes);
+    copy_async_commit();
   }
-  // Columns without a section count nothing, but not a number times nothing would be one.
-  for (uint32_t i = threadIdx.x; i < 2 * Slots<kBlocks>::kMeanWords; i += kPrefillThreads)
-    slots.means(0)[i] = 0;
-
-  const uint32_t begin = blockIdx.x * args.run_sections;
-  const uint32_t count = min(args.run_sections, args.section_count - begin);
-  const SectionRef* sections = args.sections + size_t{head} * args.section_stride + begin;
-  const SectionLayout& layout = args.format.layout;
-  if (threadIdx.x < min(count, 3U)) slots.refs[threadIdx.x] = sections[threadIdx.x];
-  copy_section<kBlocks>(layout, sections[0].section, slots.packed(0));
-  copy_async_commit();
-  if (count > 1) copy_section<kBlocks>(layout, sections[1].section, slots.packed(1));
-  copy_async_commit();
 
   // Rows beyond the last are taken for the last: what they give is not kept.
   const uint32_t from_row = min(first_row, args.rows - 1);
@@ -110,45 +160,54 @@ __global__ void __launch_bounds__(kPrefillThreads, 1)
   RowState<kBlocks> rows[kRowsOfThread];
   begin_rows(args, w, first_row, begin, in_shared, rows);
   const uint32_t sinks = begin == 0 ? args.format.sink_tokens : 0;
-  if (sinks > 0) attend_sinks(w, sections[0], from_row, sinks, rows);
-  float sums[kRowsOfThread];
+  OwnRow own_row{0.0F, 0.0F};
+  if (span.first > 0) {
+    load_tile(args, head, first_row, at, &own_row, rows);
+  } else if (sinks > 0) {
+    attend_sinks(w, args.sections[size_t{head} * args.section_stride], from_row, sinks, rows);
+    float sums[kRowsOfThread];
 #pragma unroll
-  for (int r = 0; r < kRowsOfThread; ++r) sums[r] = quad_sum(rows[r].l);
-  OwnRow own_row{own(sums, at), 0.0F};
-  copy_async_wait<1>();
-  __syncthreads();
-  unpack_section(args.format, slots.refs[0], at, levels, slots.packed(0), slots.unpacked(0), slots.means(0),
-                 0);
+    for (int r = 0; r < kRowsOfThread; ++r) sums[r] = quad_sum(rows[r].l);
+    own_row.l = own(sums, at);
+  }
 
-  for (uint32_t s = 0; s < count; ++s) {
-    const uint32_t slot = s & 1U;
-    const uint32_t column = s % kMeansAtOnce;
-    copy_async_wait<0>();
-    __syncthreads();
-    if (s + 2 < count) copy_section<kBlocks>(layout, slots.refs[(s + 2) % kRefs].section, slots.packed(slot));
-    if (s + 3 < count && threadIdx.x == 0) copy_async16(&slots.refs[(s + 3) % kRefs], &sections[s + 3]);
-    copy_async_commit();
+  uint32_t slot = 0;  // of section s; the one before it is filled
 #pragma unroll 1
-    for (uint32_t part = 0; part < 2; ++part) {
-      if (part == warp / (kPrefillWarps / 2)) {
-        if (s + 1 < count)
-          unpack_section(args.format, slots.refs[(s + 1) % kRefs], at, levels, slots.packed(1 - slot),
-                         slots.unpacked(1 - slot), slots.means(s + 1), (s + 1) % kMeansAtOnce);
-      } else {
-        attend_unpacked(at, slots.unpacked(slot), static_cast<int>(s * kPrefillTokens),
-                        static_cast<int>(s == 0 ? sinks : 0), column, in_shared, own_row, rows);
-      }
-    }
-    if (column + 1 == kMeansAtOnce || s + 1 == count) settle(slots.means(s), at, in_shared, own_row, rows);
+  for (uint32_t s = 0; s < count; ++s) {
+    copy_async_wait<kSlots - 2>();
+    __syncthreads();
+    const uint32_t before = slot == 0 ? kSlots - 1 : slot - 1;
+    if (s + kSlots - 1 < count) run.start(s + kSlots - 1, slots + before * Unpacked<kBlocks>::kBytes);
+    copy_async_commit();
+    const uint32_t column = s % kMeansAtOnce;
+    attend_unpacked(at, slots + slot * Unpacked<kBlocks>::kBytes, static_cast<int>(s * kPrefillTokens),
+                    static_cast<int>(s == 0 ? sinks : 0), column, in_shared, own_row, rows);
+    if (column + 1 == kMeansAtOnce || s + 1 == count) settle(run.means(s), at, in_shared, own_row, rows);
+    slot = slot + 1 == kSlots ? 0 : slot + 1;
   }
   store_tile(args, head, first_row, at, own_row, rows);
 }
 
 template <int kBlocks>
 cudaError_t launch_prefill(const AttendArgs& args, cudaStream_t stream) {
-  const dim3 grid(run_count(args), args.kv_heads, (args.rows + kRows - 1) / kRows);
-  return launch({grid, kPrefillThreads, shared_bytes<kBlocks>(args.format), stream},
-                attend_prefill_kernel<kBlocks>, args);
+  const uint32_t runs = run_count(args);
+  const uint64_t of_groups = uint64_t{args.kv_heads} * runs * Unpacked<kBlocks>::kGroupBytes;
+  const uint32_t groups = (args.run_sections + kMeansAtOnce - 1) / kMeansAtOnce;
+  const auto room = static_cast<uint32_t>(std::min<uint64_t>(args.scratch_bytes / of_groups, groups));
+  if (args.scratch == nullptr || room == 0) return cudaErrorNotSupported;
+  const uint32_t launches = (groups + room - 1) / room;
+  const uint32_t at_once = (groups + launches - 1) / launches;
+  const dim3 grid(runs, args.kv_heads, (args.rows + kRows - 1) / kRows);
+  for (uint32_t group = 0; group < groups; group += at_once) {
+    const uint32_t here = std::min(at_once, groups - group);
+    const SectionSpan span{group * kMeansAtOnce, here * kMeansAtOnce, here};
+    cudaError_t error = unpack_for_prefill(args, span, stream);
+    if (error != cudaSuccess) return error;
+    error = launch({grid, kPrefillThreads, shared_bytes<kBlocks>(), stream}, attend_prefill_kernel<kBlocks>,
+                   args, span);
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
 }
 
 bool in_rotated_space(const DeviceCodec& codec) {
@@ -156,6 +215,12 @@ bool in_rotated_space(const DeviceCodec& codec) {
 }
 
 }  // namespace
+
+size_t prefill_scratch_bytes(SectionShape shape, uint32_t kv_heads, uint32_t runs, uint32_t sections) {
+  if (shape.tokens != kPrefillTokens || (shape.dim != 64 && shape.dim != 128)) return 0;
+  const size_t group = shape.dim == 64 ? Unpacked<2>::kGroupBytes : Unpacked<4>::kGroupBytes;
+  return size_t{kv_heads} * runs * ((sections + kMeansAtOnce - 1) / kMeansAtOnce) * group;
+}
 
 cudaError_t attend_prefill_tiles(const AttendArgs& args, cudaStream_t stream) {
   const SectionFormat& format = args.format;

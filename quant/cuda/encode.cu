@@ -21,6 +21,18 @@ struct Scales {
 
 // ---- float codecs ----
 
+// Values of f32 lie in a section as they come: nothing is gained by staging them.
+__host__ __device__ __forceinline__ bool is_copy(const DeviceCodec& codec, bool is_key) {
+  return codec.id == CodecId::kF32 && !is_key;
+}
+__device__ __forceinline__ void copy_values(const Job& job) {
+  for (uint32_t i = threadIdx.x; i < job.shape.tokens * job.shape.dim / 4; i += kThreads) {
+    const bool sink = 4 * i / job.shape.dim < job.first;
+    const auto four = load_as<uint4>(job.rows.x + size_t{4} * i);
+    store_as<uint4>(job.codes + size_t{16} * i, sink ? make_uint4(0, 0, 0, 0) : four);
+  }
+}
+
 __device__ __forceinline__ void encode_float(const Job& job) {
   const uint32_t lanes = job.is_key ? job.shape.tokens : job.shape.dim;
   const uint32_t per_word = 32 / job.codec.bits;
@@ -209,7 +221,9 @@ __global__ void __launch_bounds__(kThreads, 3)
   if (staged) job.rows = {staged_rows, shape.dim + 1};
   write_sinks_and_padding(args, job, section);
   uint32_t param = 0;
-  if (job.codec.family == CodecFamily::kFloat) {
+  if (is_copy(job.codec, is_key)) {
+    copy_values(job);
+  } else if (job.codec.family == CodecFamily::kFloat) {
     encode_float(job);
   } else {
     const int exponent = find_exponent(job);
@@ -231,10 +245,11 @@ __global__ void __launch_bounds__(kThreads, 3)
 cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream) {
   const SectionShape shape = args.format.shape;
   const size_t rows = size_t{shape.tokens} * (shape.dim + 1) * sizeof(float);
-  const bool staged = rows <= kStagedBytes;
+  const bool is_key = side == Side::kKey;
+  const bool staged = rows <= kStagedBytes && !is_copy(args.format.value, is_key);
   const size_t fixed = (32 + 256 + 256 + 128) * sizeof(float);
   return launch({args.count, kThreads, fixed + (staged ? (rows + 15) / 16 * 16 : 16), stream}, encode_kernel,
-                args, staged, side == Side::kKey);
+                args, staged, is_key);
 }
 
 }  // namespace quire::cuda

@@ -140,6 +140,10 @@ struct AttendArgs {
   // With pre_rope keys q is rotated by its position alone, and balance and the rotation of `rot` and `tcq`
   // keys are left out of it.
   DeviceKeyRotation rotation{};
+  // Of prefill over rotated and trellis codecs, which unpacks sections there for all rows: as much as
+  // prefill_scratch_bytes or more, aligned to 16 bytes. With less it takes a slower kernel.
+  uint8_t* scratch = nullptr;
+  size_t scratch_bytes = 0;
 };
 constexpr uint32_t run_count(const AttendArgs& args) {
   return (args.section_count + args.run_sections - 1) / args.run_sections;
@@ -149,6 +153,10 @@ constexpr uint32_t run_count(const AttendArgs& args) {
 // For many rows: the warps of a block read the same sections for rows of their own. Over rotated and trellis
 // codecs in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles).
 [[nodiscard]] cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream);
+
+// The scratch that `sections` of each run of each kv head need to be unpacked at once; fewer sections in more
+// launches need less, down to that for 1. 0 for shapes that prefill tiles do not take.
+size_t prefill_scratch_bytes(SectionShape shape, uint32_t kv_heads, uint32_t runs, uint32_t sections);
 
 // Merges `count` partials of each kv head in their order: o, m and l of [kv_heads][rows] with o divided by l.
 // lse, [kv_heads][rows], is the natural log of the sum of exp, or nullptr.

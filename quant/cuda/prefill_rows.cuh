@@ -85,12 +85,12 @@ __device__ __forceinline__ void quantise_rows(const WarpContext& w, const RowsIn
 // Query integers times codes of the section's mean of keys. Every column of the operand is the mean, so every
 // thread gets its rows' products.
 template <int kBlocks>
-__device__ __forceinline__ void multiply_mean(const Unpacked<kBlocks>& section, Lane at,
-                                              const RowsInShared& shared, float (&products)[kRowsOfThread]) {
+__device__ __forceinline__ void multiply_mean(const uint8_t* section, Lane at, const RowsInShared& shared,
+                                              float (&products)[kRowsOfThread]) {
   int sums[kTiles][4] = {};
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
-    const auto eight = load_as<uint2>(section.key_means + 32 * b + 8 * at.i);
+    const auto eight = load_as<uint2>(section + Unpacked<kBlocks>::kKeyMeans + 32 * b + 8 * at.i);
     const uint32_t mean[2] = {eight.x, eight.y};
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -105,8 +105,7 @@ __device__ __forceinline__ void multiply_mean(const Unpacked<kBlocks>& section, 
 
 // products: query integers times levels times tokens' scales.
 template <int kBlocks>
-__device__ __forceinline__ void multiply_keys(const Unpacked<kBlocks>& section, Lane at,
-                                              const RowsInShared& shared,
+__device__ __forceinline__ void multiply_keys(const uint8_t* section, Lane at, const RowsInShared& shared,
                                               float (&products)[kRowsOfThread][kTokensOfThread]) {
   const int from[4] = {kSumBits, kSumBits, kSumBits, kSumBits};
   int sums[kTiles][2][4][4];
@@ -123,7 +122,8 @@ __device__ __forceinline__ void multiply_keys(const Unpacked<kBlocks>& section, 
     }
 #pragma unroll
     for (int group = 0; group < 2; ++group) {
-      const Operands unit = load_unit(section.keys + (group * kBlocks + b) * kUnitBytes);
+      const Operands unit =
+          load_unit(section + Unpacked<kBlocks>::kKeys + (group * kBlocks + b) * kUnitBytes);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -139,7 +139,8 @@ __device__ __forceinline__ void multiply_keys(const Unpacked<kBlocks>& section, 
   }
 #pragma unroll
   for (int k = 0; k < kTokensOfThread; k += 4) {
-    const auto four = load_as<float4>(section.key_scales + 32 * (k / 8) + 8 * at.i + k % 8);
+    const auto four =
+        load_as<float4>(section + Unpacked<kBlocks>::kKeyScales + 4 * (32 * (k / 8) + 8 * at.i + k % 8));
     const float scale[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -209,13 +210,13 @@ __device__ __forceinline__ void raise_rows(const float (&tops)[kRowsOfThread], L
 // Products become weights of 0 to kTopWeight, in the lowest bytes of floats, relative to the row's largest
 // score of the section. What they are worth: unit_worth, that of 1 times a level.
 template <int kBlocks>
-__device__ __forceinline__ void weigh_rows(const Unpacked<kBlocks>& section, Lane at, uint32_t column,
+__device__ __forceinline__ void weigh_rows(const uint8_t* section, Lane at, uint32_t column,
                                            const RowsInShared& shared,
                                            const float (&mean_products)[kRowsOfThread],
                                            float (&products)[kRowsOfThread][kTokensOfThread],
                                            float (&unit_worth)[kRowsOfThread], OwnRow& own_row,
                                            RowState<kBlocks> (&rows)[kRowsOfThread]) {
-  const auto steps = load_as<float4>(section.steps);
+  const auto steps = load_as<float4>(section + Unpacked<kBlocks>::kSteps);
   float scale[kRowsOfThread];
   float less[kRowsOfThread];
   float share[kRowsOfThread];
@@ -237,7 +238,8 @@ __device__ __forceinline__ void weigh_rows(const Unpacked<kBlocks>& section, Lan
   for (int r = 0; r < kRowsOfThread; ++r) share[r] = exp2_approx(share[r] - rows[r].m);
 #pragma unroll
   for (int k = 0; k < kTokensOfThread; k += 4) {
-    const auto four = load_as<float4>(section.value_shares + 32 * (k / 8) + 8 * at.i + k % 8);
+    const auto four =
+        load_as<float4>(section + Unpacked<kBlocks>::kValueShares + 4 * (32 * (k / 8) + 8 * at.i + k % 8));
     const float shares[4] = {four.x, four.y, four.z, four.w};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
@@ -263,7 +265,7 @@ __device__ __forceinline__ void weigh_rows(const Unpacked<kBlocks>& section, Lan
 // ---- values ----
 
 template <int kBlocks>
-__device__ __forceinline__ void add_values(const Unpacked<kBlocks>& section,
+__device__ __forceinline__ void add_values(const uint8_t* section,
                                            const float (&weights)[kRowsOfThread][kTokensOfThread],
                                            const float (&unit_worth)[kRowsOfThread],
                                            RowState<kBlocks> (&rows)[kRowsOfThread]) {
@@ -282,7 +284,8 @@ __device__ __forceinline__ void add_values(const Unpacked<kBlocks>& section,
     int sums[kTiles][4][4];
 #pragma unroll
     for (int group = 0; group < 2; ++group) {
-      const Operands unit = load_unit(section.values + (group * kBlocks + b) * kUnitBytes);
+      const Operands unit =
+          load_unit(section + Unpacked<kBlocks>::kValues + (group * kBlocks + b) * kUnitBytes);
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -309,7 +312,7 @@ __device__ __forceinline__ void add_values(const Unpacked<kBlocks>& section,
 
 // Outputs lose their excess and get the means of values.
 template <int kBlocks>
-__device__ __forceinline__ void settle(const uint16_t* means, Lane at, const RowsInShared& shared,
+__device__ __forceinline__ void settle(const uint8_t* means, Lane at, const RowsInShared& shared,
                                        OwnRow& own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
   uint32_t a[kTiles][4];
   float excess[kRowsOfThread];
@@ -325,9 +328,10 @@ __device__ __forceinline__ void settle(const uint16_t* means, Lane at, const Row
   }
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
+    const auto four = load_as<uint4>(means + 16 * (static_cast<uint32_t>(b) * kWarpLanes + 4 * at.g + at.i));
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
-      const auto two = load_as<uint32_t>(means + ((b * 4 + t) * 8 + at.g) * kMeansAtOnce + 2 * at.i);
+      const uint32_t two = component(four, t);
       const uint32_t operand[2] = {two, two};
 #pragma unroll
       for (int tile = 0; tile < kTiles; ++tile) {
@@ -352,14 +356,14 @@ __device__ __forceinline__ void settle(const uint16_t* means, Lane at, const Row
 // section_first: its first token, of the run. sinks: tokens below are not seen. column: of the section among
 // kMeansAtOnce.
 template <int kBlocks>
-__device__ __forceinline__ void attend_unpacked(Lane at, const Unpacked<kBlocks>& section, int section_first,
-                                                int sinks, uint32_t column, const RowsInShared& shared,
-                                                OwnRow& own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
+__device__ __forceinline__ void attend_unpacked(Lane at, const uint8_t* section, int section_first, int sinks,
+                                                uint32_t column, const RowsInShared& shared, OwnRow& own_row,
+                                                RowState<kBlocks> (&rows)[kRowsOfThread]) {
   float mean_products[kRowsOfThread];
-  multiply_mean(section, at, shared, mean_products);
+  multiply_mean<kBlocks>(section, at, shared, mean_products);
   hold_back_loads();
   float weights[kRowsOfThread][kTokensOfThread];
-  multiply_keys(section, at, shared, weights);
+  multiply_keys<kBlocks>(section, at, shared, weights);
   int first[kRowsOfThread];
   bool masked = false;
 #pragma unroll

@@ -15,14 +15,6 @@ namespace quire::cuda {
 inline constexpr uint32_t kPrefillTokens = 64;  // of a section
 inline constexpr uint32_t kUnitBytes = 1024;
 
-// Starts copying `bytes` of codes, in rows of row_bytes. Every thread of the block takes part.
-__device__ __forceinline__ void copy_codes(uint8_t* to, const uint8_t* from, uint32_t bytes,
-                                           uint32_t row_bytes) {
-  for (uint32_t at = 16 * threadIdx.x; at < bytes; at += 16 * blockDim.x) {
-    copy_async16(to + (at ^ at / row_bytes % 4 * 32), from + at);
-  }
-}
-
 __device__ __forceinline__ void store_unit(uint8_t* unit, const Operands& u) {
   uint8_t* at = unit + 16 * (threadIdx.x % kWarpLanes);
   store_as<uint4>(at, make_uint4(u.b[0][0], u.b[0][1], u.b[1][0], u.b[1][1]));

@@ -190,6 +190,39 @@ TEST_F(CudaAttend, PrefillTilesMaskTokens) {
   }
 }
 
+// With scratch for a part of a run at a time a launch goes on from the partials of the one before: the same
+// bits, whatever the part. Runs end in different launches.
+TEST_F(CudaAttend, PrefillTilesGiveTheSameBitsWhateverTheScratch) {
+  std::vector<int32_t> first;
+  for (int32_t i = 0; i < 35; ++i) first.push_back(i % 3 == 0 ? 40 * i : 0);
+  Case call{.kind = kind_of(CodecId::kRot4, CodecId::kTcq4, {64, 64}, 3),
+            .heads = 2,
+            .sections = 22,
+            .run_sections = 19,
+            .rows = static_cast<uint32_t>(first.size()),
+            .first = first,
+            .path = Path::kPrefill};
+  const Output whole = World(call).run();
+  for (const uint32_t sections : {1U, 16U}) {
+    call.scratch_sections = sections;
+    const World world(call);
+    const Output output = world.run();
+    EXPECT_EQ(output.out, whole.out);
+    EXPECT_EQ(output.lse, whole.lse);
+    if (sections == 1) world.expect_truth();
+  }
+}
+
+// Too little scratch for tiles: a kernel that needs none, and is more exact.
+TEST_F(CudaAttend, PrefillWithoutScratchAgreesWithF64) {
+  const World world({.kind = kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}),
+                     .sections = 2,
+                     .scratch_sections = 0,
+                     .rows = 20,
+                     .path = Path::kPrefill});
+  world.expect_truth();
+}
+
 TEST_F(CudaAttend, PrefillTilesGiveTheSameBitsUnderEverySchedule) {
   const World world({.kind = kind_of(CodecId::kRot4, CodecId::kTcq2, {64, 64}, 4),
                      .sections = 4,

@@ -21,7 +21,8 @@ WANTED = {
     "attend_dim": ["mma.sync.aligned.m16n8k32", "mma.sync.aligned.m16n8k16", "ld.global.v4"],
     "attend_unfolded": ["mma.sync.aligned.m16n8k16", "ld.shared.v4"],
     "encode_rotated": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
-    "attend_prefill": ["mma.sync.aligned.m16n8k32", "cp.async.cg.shared.global", "ld.shared.v4", "st.shared.v4"],
+    "attend_prefill": ["mma.sync.aligned.m16n8k32", "cp.async.cg.shared.global", "ld.shared.v4"],
+    "prefill_unpack": ["cp.async.cg.shared.global", "ld.shared.v4", "st.global.v4", "prmt.b32"],
     "encode_trellis": [],
     "encode_uniform": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_nonuniform": [],
@@ -29,7 +30,7 @@ WANTED = {
     "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "rows", "sample", "select"]
+QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "prefill_unpack", "rows", "sample", "select"]
 EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
 
 

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "bench/qwen3/blas.h"
 #include "bench/qwen3/compute.h"
 #include "bench/qwen3/float16.h"
 #include "bench/qwen3/ops.h"
@@ -15,7 +16,7 @@ constexpr size_t kTaskRows = 32;
 
 class CpuCompute final : public Compute {
  public:
-  explicit CpuCompute(ThreadPool& pool) : pool_(pool) { use_single_threaded_blas(); }
+  explicit CpuCompute(ThreadPool& pool) : pool_(pool) { load_blas(); }
 
   ThreadPool& pool() const override { return pool_; }
   void* stream() const override { return nullptr; }

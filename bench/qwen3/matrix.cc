@@ -1,12 +1,11 @@
 #include "bench/qwen3/matrix.h"
 
-#include <cblas.h>
-
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <memory>
 
+#include "bench/qwen3/blas.h"
 #include "bench/qwen3/float16.h"
 #include "bench/qwen3/lanes.h"
 
@@ -62,8 +61,6 @@ void multiply_vector(ThreadPool& pool, const Matrix& w, const float* x, float* y
 
 }  // namespace
 
-void use_single_threaded_blas() { openblas_set_num_threads(1); }
-
 void multiply(ThreadPool& pool, const Matrix& w, std::span<const float> x, uint32_t m, std::span<float> y) {
   if (m == 1) return multiply_vector(pool, w, x.data(), y.data());
   const uint32_t row_tiles = tiles(m, kTileRows);
@@ -75,10 +72,8 @@ void multiply(ThreadPool& pool, const Matrix& w, std::span<const float> x, uint3
     const size_t count = size_t{columns} * w.cols;
     const auto weights = std::make_unique_for_overwrite<float[]>(count);
     unfold(w.values.data() + size_t{column} * w.cols, weights.get(), count);
-    const auto blas = [](uint32_t n) { return static_cast<blasint>(n); };
-    cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, blas(rows), blas(columns), blas(w.cols), 1.0f,
-                x.data() + size_t{row} * w.cols, blas(w.cols), weights.get(), blas(w.cols), 0.0f,
-                y.data() + size_t{row} * w.rows + column, blas(w.rows));
+    multiply({x.data() + size_t{row} * w.cols, weights.get(), y.data() + size_t{row} * w.rows + column, rows,
+              columns, w.cols, w.rows});
   });
 }
 

@@ -30,9 +30,6 @@ struct ProductRows {
   uint32_t rows;
 };
 
-// OpenBLAS must not start threads of its own: call once before the first product.
-void use_single_threaded_blas();
-
 // x [m][w.cols], y [m][w.rows].
 void multiply(ThreadPool& pool, const Matrix& w, std::span<const float> x, uint32_t m, std::span<float> y);
 

@@ -24,7 +24,6 @@ std::vector<float> random_rows(size_t n, Random& random) {
 
 class MatrixTest : public ::testing::Test {
  protected:
-  void SetUp() override { use_single_threaded_blas(); }
   Random random_{1};
 };
 

@@ -1,13 +1,11 @@
-// What multiplies matrices in place of cuBLAS over the emulator: CBLAS, over weights and rows unfolded to
-// f32, which holds every product of two bf16 as the matrix instructions do.
-#include <cblas.h>
-
+// What multiplies matrices in place of cuBLAS over the emulator: the CPU's BLAS, over weights and rows
+// unfolded to f32, which holds every product of two bf16 as the matrix instructions do.
 #include <vector>
 
+#include "bench/qwen3/blas.h"
 #include "bench/qwen3/cuda/gemm.h"
 #include "bench/qwen3/error.h"
 #include "bench/qwen3/float16.h"
-#include "bench/qwen3/matrix.h"
 #include "tests/emu/library.h"
 
 namespace quire::qwen3::cuda {
@@ -22,14 +20,12 @@ std::vector<float> unfold(const uint16_t* from, size_t count) {
 void multiply_on_host(const GemmArgs& args) {
   const std::vector<float> w = unfold(args.w, size_t{args.rows} * args.cols);
   const std::vector<float> x = unfold(args.x, size_t{args.m} * args.cols);
-  const auto blas = [](uint32_t n) { return static_cast<blasint>(n); };
-  cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, blas(args.m), blas(args.rows), blas(args.cols), 1.0F,
-              x.data(), blas(args.cols), w.data(), blas(args.cols), 0.0F, args.y, blas(args.rows));
+  multiply({x.data(), w.data(), args.y, args.m, args.rows, args.cols, args.rows});
 }
 
 class CblasGemm final : public Gemm {
  public:
-  explicit CblasGemm(cudaStream_t stream) : stream_(stream) { use_single_threaded_blas(); }
+  explicit CblasGemm(cudaStream_t stream) : stream_(stream) { load_blas(); }
   void multiply(const GemmArgs& args) override {
     if (emu::run_library_work(stream_, [args] { multiply_on_host(args); }) == cudaSuccess) return;
     throw Error("the emulated device is lost");

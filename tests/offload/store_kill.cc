@@ -31,6 +31,10 @@ constexpr size_t kMembers = 6;
 constexpr size_t kChains = kFamilies * kMembers;
 constexpr size_t kBlocks = 6;
 
+constexpr uint64_t kMostPuts = 6;  // of a child before it is killed
+constexpr uint64_t kMostMicroseconds = 3000;
+constexpr int kMostWaits = 200000;  // 20 s and more: a child that hangs is killed, too
+
 struct Shared {
   std::array<std::atomic<uint32_t>, kChains> synced;  // blocks of each chain that must be there
   std::atomic<uint32_t> in_put;                       // a put is under way: it may evict one block
@@ -150,11 +154,14 @@ int run(uint64_t kills, uint64_t seed) {
     const pid_t child = ::fork();
     if (child < 0) return 1;
     if (child == 0) live(file.path(), child_seed, shared);
-    // One kill in eight comes while the store is being opened or soon after; the others when work is under
-    // way.
+    // One kill in eight comes while the store is being opened or soon after; the others after so many puts,
+    // however long those take, and a random moment.
     const bool early = random() % 8 == 0;
-    for (int i = 0; i < 20000 && !early && shared->opens == opens; ++i) ::usleep(100);
-    ::usleep(static_cast<useconds_t>(random() % 15000));
+    const uint64_t puts = shared->puts + random() % kMostPuts;
+    const auto soon = static_cast<useconds_t>(random() % kMostMicroseconds);
+    const auto too_early = [&] { return !early && (shared->opens == opens || shared->puts < puts); };
+    for (int i = 0; i < kMostWaits && too_early(); ++i) ::usleep(100);
+    ::usleep(soon);
     ::kill(child, SIGKILL);
     int status = 0;
     ::waitpid(child, &status, 0);

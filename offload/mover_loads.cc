@@ -75,7 +75,7 @@ LoadId Mover::begin_load(ResidencyLock& lock, std::span<Page* const> pages, std:
     return {index};
   }
   queued_loads_.push_back(index);
-  tier_->wake();
+  if (queued_loads_.size() == 1) tier_->wake();  // the mover takes all of them at once
   return {index};
 }
 

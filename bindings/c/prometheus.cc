@@ -74,6 +74,8 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
   single(&out, "dropped_pages_total", "counter", "Pages that left memory.", count(stats.dropped_pages));
   single(&out, "promoted_pages_total", "counter", "Pages that came back to memory.",
          count(stats.promoted_pages));
+  single(&out, "partial_pages_total", "counter", "Pages read for some of their kv heads.",
+         count(stats.partial_pages));
   single(&out, "encode_seconds_total", "counter", "Busy time of encoding.", stats.encode_seconds);
   single(&out, "attend_seconds_total", "counter", "Busy time of attention.", stats.attend_seconds);
   single(&out, "io_wait_seconds_total", "counter", "Time that attention waited for reads.",

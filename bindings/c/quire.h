@@ -526,7 +526,7 @@ typedef struct quire_stats {
    * that it was tried on, and what they would take: 1 - packed_bytes / tried_bytes is what the codec could
    * gain. */
   uint64_t stored_bytes, compressed_pages, tried_bytes, packed_bytes;
-  uint64_t reserved[1];
+  uint64_t partial_pages; /* of page_misses: read from disk for the kv heads alone that chose the page */
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);

@@ -98,6 +98,7 @@ void fill_stats(Engine& engine, quire_stats* out) {
   out->demoted_pages = moved.demoted_pages.load(std::memory_order_relaxed);
   out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
   out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);
+  out->partial_pages = moved.partial_pages.load(std::memory_order_relaxed);
 }
 
 }  // namespace quire::capi

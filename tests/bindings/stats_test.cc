@@ -84,6 +84,7 @@ TEST(Stats, CountWhatWasHeldAndMoved) {
   EXPECT_GT(held.page_misses, 0U);
   EXPECT_GE(held.read_bytes, page_bytes);
   EXPECT_LE(held.promoted_pages, held.page_misses);
+  EXPECT_EQ(held.partial_pages, 0U) << "nothing was selected";
   for (const double busy : {held.encode_seconds, held.attend_seconds}) {
     EXPECT_GT(busy, 0);
     EXPECT_LE(busy, wall * (kThreads + 1));

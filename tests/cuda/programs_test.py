@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Runs quire-generate with --device cuda over the emulator, and holds it to what --device cpu writes.
+"""Runs quire-generate and quire-ppl with --device cuda over the emulator, and holds them to what --device cpu writes.
 
-usage: programs_test.py QUIRE_GENERATE MODEL
+usage: programs_test.py QUIRE_GENERATE QUIRE_PPL MODEL
 """
 
 import json
@@ -27,8 +27,17 @@ def generated(program, model, device, *sampling):
         return result.stdout, json.loads(report.read_text(encoding="utf-8"))["rows"][0]
 
 
+def quality(program, model, device):
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.json"
+        result = run(program, model, device, "--text", str(Path(model) / "text_end.txt"), "--codecs", "rot4", "--window", "160",
+                     "--windows", "1", "--json", str(report))
+        assert result.returncode == 0, f"quire-ppl on {device}: {result.stderr}"
+        return json.loads(report.read_text(encoding="utf-8"))["rows"][0]
+
+
 def main():
-    program, model = sys.argv[1:]
+    program, ppl, model = sys.argv[1:]
     for sampling in ([], ["--temperature", "0.8", "--top-k", "50", "--top-p", "0.9"]):
         text, row = generated(program, model, "cuda", *sampling)
         expected, _ = generated(program, model, "cpu", *sampling)
@@ -37,7 +46,12 @@ def main():
     result = run(program, model, "cuda:9", "-p", "a", "-n", "1")
     assert result.returncode == 2, result
     assert "cuda:9: this machine has 1 CUDA device(s)" in result.stderr, result.stderr
-    print("[counts] cases=3")
+    # Queries and weights of prefill have 8 bits on the device (kAttendErrorBoundTiles): a tenth of what the codec itself costs.
+    device, host = quality(ppl, model, "cuda"), quality(ppl, model, "cpu")
+    assert abs(device["kld_mean"] - host["kld_mean"]) < 0.1 * host["kld_mean"], (device["kld_mean"], host["kld_mean"])
+    assert abs(device["ppl"] / host["ppl"] - 1) < 1e-3, (device["ppl"], host["ppl"])
+    assert device["kld_mean"] != host["kld_mean"], "the device sums in an order of its own: these figures are the CPU's"
+    print("[counts] cases=4")
 
 
 if __name__ == "__main__":

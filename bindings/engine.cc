@@ -36,7 +36,7 @@ Result<const Kernels*> select_kernels(const char* isa) {
                                                 isa_name(best_kernels().isa));
   }
   return Status(StatusCode::kUnsupported,
-                "QUIRE_ISA=" + std::string(isa) + " is unknown; use avx512, avx2, neon or scalar");
+                "QUIRE_ISA=" + std::string(isa) + " is unknown; use avx512, avxvnni, avx2, neon or scalar");
 }
 
 Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {

@@ -15,12 +15,14 @@ const Kernels* find_kernels(Isa isa) {
       return find_avx512_kernels();
     case Isa::kNeon:
       return find_neon_kernels();
+    case Isa::kAvxVnni:
+      return find_avxvnni_kernels();
   }
   return nullptr;
 }
 
 const Kernels& best_kernels() {
-  for (const Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kNeon}) {
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2, Isa::kNeon}) {
     if (const Kernels* kernels = find_kernels(isa)) return *kernels;
   }
   return kScalarKernels;
@@ -36,6 +38,8 @@ const char* isa_name(Isa isa) {
       return "avx512";
     case Isa::kNeon:
       return "neon";
+    case Isa::kAvxVnni:
+      return "avxvnni";
   }
   return "unknown";
 }

@@ -12,13 +12,16 @@ constexpr uint32_t kErrorRows = 8;
 constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 
 // Multiply-accumulates as the kernels execute them for `products` products of a query with a key and as many
-// of a weight with a value: quant/cpu/quads_*-inl.h. AVX-512 multiplies bytes, queries are two of them and
+// of a weight with a value: quant/cpu/quads_*-inl.h. VNNI multiplies bytes, queries are two of them and
 // weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Keys that are rotated while they
 // are read are multiplied as floats, or in 16 bits where turn_levels-inl.h serves them: two bytes' worth
-// each.
-MacCounts macs_of(const FoldedHeads& heads, Isa isa, double products) {
+// each. What the table of AVX-VNNI leaves to AVX2 (avxvnni.cc) is AVX2's.
+MacCounts macs_of(const FoldedHeads& heads, Isa table, double products) {
   const CodecInfo& key = *find_codec(heads.kind.key_codec);
   const CodecInfo& value = *find_codec(heads.kind.value_codec);
+  const bool left = heads.pre_rope() || key.outliers || value.outliers || key.bits > 8 || value.bits > 8 ||
+                    heads.kind.shape.tokens != 64 || heads.kind.shape.dim != 128;
+  const Isa isa = table == Isa::kAvxVnni && left ? Isa::kAvx2 : table;
   const bool bytes = integer_mac(isa) == Mac::kByte;
   MacCounts macs{};
   const auto count = [&](bool as_floats, double parts) {

@@ -37,7 +37,7 @@ void add_errors(const CodecInfo& codec, KeySpace space, nlohmann::json* errors) 
   if (space == KeySpace::kPostRope) {
     (*errors)["encode " + name_of(kind)] = *encode_case(heads, best_kernels(), 1).row.error;
   }
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512}) {
     const Kernels* kernels = find_kernels(isa);
     if (kernels == nullptr) continue;
     const std::vector<float> q = make_queries(kRows, kShape.dim);

@@ -14,13 +14,13 @@ import re
 import subprocess
 import sys
 
-ISAS = {"N_AVX3": "avx512", "N_AVX2": "avx2"}
+ISAS = {"N_AVX3": "avx512", "N_AVX_VNNI": "avxvnni", "N_AVX2": "avx2"}
 FUNCTION = re.compile(r"^[0-9a-f]+ <(.*)>:$")
 INSTRUCTION = re.compile(r"^ *([0-9a-f]+):\t(\S+)(?: +(.*))?$")
 JUMP_TARGET = re.compile(r"^([0-9a-f]+) <")
 INTEGER_DOT = re.compile(r"^vp(dpbusds?|dpwssds?|maddwd)$")
 FLOAT_DOT = re.compile(r"^vfn?m(add|sub)\d+ps$")
-PREFIXES = ("data16", "cs", "notrack", "bnd", "lock", "rep", "repz")
+PREFIXES = ("{vex}", "data16", "cs", "notrack", "bnd", "lock", "rep", "repz")
 MOVE = re.compile(r"^v?mov(dq[au]\w*|[au]p[sd])$")
 NO_LOAD = re.compile(r"^(lea|nop|prefetch)")
 
@@ -51,7 +51,7 @@ def short_name(name):
     if isa is None or "AnyShape" in name:
         return None
     clone = re.search(r" \[clone (\.[a-z]+)", name)
-    name = re.sub(r"quire::N_AVX\d::|quire::", "", name)
+    name = re.sub(r"quire::N_AVX\w+::|quire::", "", name)
     name = re.sub(r"^(void|bool) ", "", name.replace("{lambda", "lambda"))
     name = re.sub(r"(\d)u\b", r"\1", re.sub(r"\(.*$", "", name))
     return f"{isa} {name}{clone.group(1) if clone else ''}".replace(", CommonShape", "")

@@ -22,6 +22,17 @@ constexpr uint64_t kTurns = 200'000;
   return kTurns * kSums * sizeof(__m512i);
 }
 
+[[gnu::target("avx2,avxvnni")]] uint64_t burst_vpdpbusd_256() {
+  __m256i sums[kSums] = {};
+  const __m256i a = _mm256_set1_epi8(3);
+  const __m256i b = _mm256_set1_epi8(-5);
+  for (uint64_t turn = 0; turn < kTurns; ++turn) {
+#pragma GCC unroll 12
+    for (__m256i& sum : sums) asm volatile("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
+  }
+  return kTurns * kSums * sizeof(__m256i);
+}
+
 [[gnu::target("avx2")]] uint64_t burst_vpmaddwd() {
   __m256i sums[kSums] = {};
   const __m256i a = _mm256_set1_epi16(3);
@@ -78,6 +89,7 @@ constexpr uint64_t kTurns = 200'000;
 Mac integer_mac(Isa isa) {
   switch (isa) {
     case Isa::kAvx512:
+    case Isa::kAvxVnni:
       return Mac::kByte;
     case Isa::kAvx2:
       return Mac::kPair;
@@ -93,7 +105,7 @@ Mac float_mac(Isa isa) { return isa == Isa::kScalar ? Mac::kScalar : Mac::kFloat
 uint64_t mac_burst(Isa isa, Mac mac) {
   switch (mac) {
     case Mac::kByte:
-      return burst_vpdpbusd();
+      return isa == Isa::kAvx512 ? burst_vpdpbusd() : burst_vpdpbusd_256();
     case Mac::kPair:
       return burst_vpmaddwd();
     case Mac::kFloat:

@@ -10,9 +10,9 @@
 namespace quire::micro {
 
 enum class Mac : uint8_t {
-  kByte,   // avx512: vpdpbusd, bytes by bytes
+  kByte,   // avx512 and avxvnni: vpdpbusd, bytes by bytes
   kPair,   // avx2: vpmaddwd and vpaddd, 16 bits by 16 bits
-  kFloat,  // vfmadd of avx512 or avx2
+  kFloat,  // vfmadd of 512 or 256 bits
   kScalar  // mulss and addss
 };
 inline constexpr int kMacKinds = 4;

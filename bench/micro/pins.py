@@ -65,7 +65,7 @@ def compare(pinned, now, section):
 
 
 def isa_of(name):
-    return next((isa for isa in ("avx512", "avx2") if name.startswith(isa + " ")), None)
+    return next((isa for isa in ("avx512", "avxvnni", "avx2") if name.startswith(isa + " ")), None)
 
 
 def missing_isas(pinned, now):

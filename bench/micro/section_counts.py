@@ -19,8 +19,8 @@ import hot_loops
 CODECS = ("bf16", "int8", "int4", "int3", "int2", "rot4", "rot3", "rot2")
 ROWS = ("2", "4", "8")
 SHOWN = ("avx512:rot4:2", "avx512:rot4:4", "avx512:rot4:8", "avx512:int4:4", "avx512:int8:4", "avx512:bf16:4",
-         "avx512:rot4/pre_rope:4", "avx512:int4/pre_rope:4", "avx2:rot4:4")
-PRODUCTS = {"avx512": (64, 16), "avx2": (16, 8)}  # of one dot instruction, of one fma
+         "avx512:rot4/pre_rope:4", "avx512:int4/pre_rope:4", "avxvnni:rot4:4", "avx2:rot4:4")
+PRODUCTS = {"avx512": (64, 16), "avxvnni": (32, 8), "avx2": (16, 8)}  # of one dot instruction, of one fma
 KINDS = ("dots", "fma", "vector", "moves", "prefetch", "other")
 
 
@@ -32,7 +32,7 @@ def phases_of(program):
         dot = hot_loops.INTEGER_DOT if integer else hot_loops.FLOAT_DOT
         inside = {address for loop in hot_loops.innermost_loops(body)
                   if any(dot.match(mnemonic) for _, mnemonic, _ in loop) for address, _, _ in loop}
-        plain = re.sub(r".*N_AVX\d::", "", re.sub(r"[<(].*", "", re.sub(r" \[clone.*", "", name.split("<quire")[0])))
+        plain = re.sub(r".*N_AVX\w+::", "", re.sub(r"[<(].*", "", re.sub(r" \[clone.*", "", name.split("<quire")[0])))
         for address, mnemonic, operands in body:
             at[address] = (plain + (", product" if address in inside else ""), kind(mnemonic, operands))
     return at

@@ -10,6 +10,7 @@
 
 #include <array>
 #include <bit>
+#include <span>
 
 #include "quant/bytes.h"
 #include "quant/cpu/exp2-inl.h"
@@ -192,6 +193,13 @@ inline void set_constant_terms(const FoldedPages& pages, const CodecInfo& key, c
   section->value.high_plane = high_plane_offset(shape);
   if (key.space != CodecSpace::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);
   if (value.space != CodecSpace::kRotated) fill(1.0F, shape.dim, section->value_offset);
+}
+
+// Where the section after sections[i] lies that is to be prefetched; itself where there is none.
+inline const uint8_t* section_ahead(const FoldedPages& pages, std::span<const SectionRef> sections,
+                                    size_t i) {
+  if (i + 1 < sections.size()) return sections[i + 1].section;
+  return pages.next_call != nullptr ? pages.next_call : sections[i].section;
 }
 
 // Points at the arrays of `section` and prefetches the meta of the section at `ahead`.

@@ -21,6 +21,21 @@ HWY_INLINE Mask visible(const RowBlock& block, int r, uint32_t token) {
   return splat(0) < select(t < splat(block.end[r]), kept, splat(0));
 }
 
+// Sets the tokens that each row sees; false when every row sees all of them.
+inline bool set_visible(Tile& tile, const int32_t* first_token, int32_t least, uint32_t tokens) {
+  bool masked = false;
+  for (RowBlock& block : tile.row_blocks()) {
+    for (uint32_t r = 0; r < kLanes; ++r) {
+      const bool real = r < block.rows;
+      const int32_t from = real && first_token != nullptr ? first_token[block.first + r] : 0;
+      block.begin[r] = from > least ? from : least;
+      block.end[r] = real ? static_cast<int32_t>(tokens) : 0;
+      masked |= real && block.begin[r] > 0;
+    }
+  }
+  return masked;
+}
+
 // Of one row and section, sixteen lanes to be reduced.
 struct RowMaxima {
   Floats score;   // in log2 units; the lowest number where nothing is seen

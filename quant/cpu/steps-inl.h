@@ -15,6 +15,14 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
+// False where the table is one of another instruction set's but for folded integer codes of the common shape,
+// in post_rope space and without outliers (avxvnni.cc): then nothing else is compiled.
+#if defined(QUIRE_SIMD_AVX_VNNI)
+inline constexpr bool kServesAll = false;
+#else
+inline constexpr bool kServesAll = true;
+#endif
+
 template <bool kBf16, int kRows, class Shape>
 void score_floats(Tile& tile, RowBlock& block) {
   const Shape shape(tile.shape);
@@ -82,10 +90,12 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
   steps->fold = rotated                       ? &dot_means<kRows, Shape>
                 : has_midpoints(codec.family) ? &fold_queries<kRows, Shape>
                                               : &plain_query;
-  if (codec.outliers) steps->score_outliers = &score_outliers<kRows, Shape>;
+  if constexpr (kServesAll) {
+    if (codec.outliers) steps->score_outliers = &score_outliers<kRows, Shape>;
+  }
   with_form(codec, [steps, rotated](auto form) {
     if constexpr (form().is_float()) {
-      steps->score = &score_floats<form().bits == 16, kRows, Shape>;
+      if constexpr (kServesAll) steps->score = &score_floats<form().bits == 16, kRows, Shape>;
     } else if constexpr (form().trellis) {
       steps->score = &score_quads<form(), true, kRows, Shape>;
     } else {
@@ -97,14 +107,18 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
 
 template <int kRows, class Shape>
 void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
-  if (codec.outliers) {
-    steps->weigh_outliers = &weigh_outliers<kRows, Shape, false>;
-    steps->weigh_outliers_masked = &weigh_outliers<kRows, AnyShape, true>;
+  if constexpr (kServesAll) {
+    if (codec.outliers) {
+      steps->weigh_outliers = &weigh_outliers<kRows, Shape, false>;
+      steps->weigh_outliers_masked = &weigh_outliers<kRows, AnyShape, true>;
+    }
   }
   with_form(codec, [steps, &codec](auto form) {
     if constexpr (form().is_float()) {
-      steps->weigh = &weigh_floats<form().bits == 16, kRows, Shape, false>;
-      steps->weigh_masked = &weigh_floats<form().bits == 16, kRows, AnyShape, true>;
+      if constexpr (kServesAll) {
+        steps->weigh = &weigh_floats<form().bits == 16, kRows, Shape, false>;
+        steps->weigh_masked = &weigh_floats<form().bits == 16, kRows, AnyShape, true>;
+      }
     } else if (form().trellis || codec.family == CodecFamily::kRotated) {
       steps->weigh = &weigh_codes<form(), kRows, Shape, false, false>;
       steps->weigh_masked = &weigh_codes<form(), kRows, AnyShape, false, true>;
@@ -121,19 +135,17 @@ enum class KeyPath : uint8_t { kFolded, kFloats, kWords };
 template <int kRows, class Shape>
 BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
   BlockSteps steps{};
-  switch (path) {
-    case KeyPath::kFolded:
-      choose_key_steps<kRows, Shape>(key, &steps);
-      break;
-    case KeyPath::kFloats:
+  if (path == KeyPath::kFolded) choose_key_steps<kRows, Shape>(key, &steps);
+  if constexpr (kServesAll) {
+    if (path == KeyPath::kFloats) {
       steps.fold = &turn_queries;
       steps.score = &score_rotated_keys<kRows>;
-      break;
-    case KeyPath::kWords:
+    }
+    if (path == KeyPath::kWords) {
       steps.query = &measure_pairs;
       steps.fold = &turn_and_quantise<kRows>;
       steps.score = &score_words<kRows>;
-      break;
+    }
   }
   choose_value_steps<kRows, Shape>(value, &steps);
   return steps;

@@ -11,6 +11,9 @@
 // AVX-VNNI, which the Zen 4 does not have. So this header takes AVX3 and adds the two extensions. Its NEON
 // lacks the dot product and demands the AES instructions, which the Cortex-A76 need not have; it is taken as
 // baseline code, and the attributes of this project's own code name the dot product.
+//
+// A unit that defines QUIRE_SIMD_AVX_VNNI beside QUIRE_SIMD_AVX2 holds what differs from AVX2, in a namespace
+// of its own, and takes the rest from AVX2's table.
 #pragma once
 
 #include <hwy/detect_targets.h>
@@ -32,7 +35,7 @@
 #undef HWY_HAVE_RUNTIME_DISPATCH
 #define HWY_HAVE_RUNTIME_DISPATCH 0  // leaves out Highway's target attributes
 #else
-#error "define one of QUIRE_SIMD_AVX512, QUIRE_SIMD_AVX2 and QUIRE_SIMD_NEON before the first include"
+#error "define one of the QUIRE_SIMD_* before the first include"
 #endif
 #include <hwy/highway.h>
 #if defined(QUIRE_SIMD_NEON)
@@ -41,7 +44,15 @@
 #include <immintrin.h>
 #endif
 
-#if defined(QUIRE_SIMD_AVX512)
+#if defined(QUIRE_SIMD_AVX_VNNI)
+#undef HWY_TARGET_STR
+#define HWY_TARGET_STR HWY_TARGET_STR_AVX2 ",avxvnni"
+namespace hwy::N_AVX_VNNI {
+using namespace hwy::N_AVX2;
+}
+#undef HWY_NAMESPACE
+#define HWY_NAMESPACE N_AVX_VNNI
+#elif defined(QUIRE_SIMD_AVX512)
 #undef HWY_TARGET_STR
 #define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512vbmi,avx512vnni"
 #elif defined(QUIRE_SIMD_NEON)

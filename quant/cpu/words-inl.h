@@ -3,6 +3,9 @@
 #pragma once
 
 #include "quant/cpu/quad_dot-inl.h"
+#if defined(QUIRE_SIMD_AVX2)
+#include "quant/cpu/pairs_avx2-inl.h"
+#endif
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -90,6 +93,12 @@ HWY_INLINE Words level_words(const Levels& levels) {
 #if defined(QUIRE_SIMD_AVX512)
   out.part[0].raw = kKind == 0 ? _mm512_slli_epi16(levels, 8)
                                : _mm512_and_si512(levels, _mm512_set1_epi16(static_cast<int16_t>(0xFF00)));
+#elif defined(QUIRE_SIMD_AVX_VNNI)
+  for (uint32_t i = 0; i < kParts; ++i) {
+    out.part[i].raw =
+        kKind == 0 ? _mm256_slli_epi16(levels.bytes[i], 8)
+                   : _mm256_and_si256(levels.bytes[i], _mm256_set1_epi16(static_cast<int16_t>(0xFF00)));
+  }
 #elif defined(QUIRE_SIMD_AVX2)
   for (uint32_t i = 0; i < kParts; ++i)
     out.part[i].raw = _mm256_slli_epi16(kKind == 0 ? levels.even[i] : levels.odd[i], 8);
@@ -110,6 +119,9 @@ HWY_INLINE Words mixed_levels(const Levels& levels) {
 #if defined(QUIRE_SIMD_AVX512)
   out.part[0].raw =
       _mm512_maddubs_epi16(levels, _mm512_set1_epi16(static_cast<int16_t>(kKind == 0 ? 0x0404 : 0xFC04)));
+#elif defined(QUIRE_SIMD_AVX_VNNI)
+  const __m256i factors = _mm256_set1_epi16(static_cast<int16_t>(kKind == 0 ? 0x0404 : 0xFC04));
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i].raw = _mm256_maddubs_epi16(levels.bytes[i], factors);
 #elif defined(QUIRE_SIMD_AVX2)
   for (uint32_t i = 0; i < kParts; ++i) {
     const __m256i mixed = kKind == 0 ? _mm256_add_epi16(levels.even[i], levels.odd[i])
@@ -146,7 +158,8 @@ HWY_INLINE void store_pairs_of_channels(Ints left, Ints right, int32_t* pairs, u
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(at), _mm512_castsi512_si256(words));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(at + quads), _mm512_extracti64x4_epi64(words, 1));
 #elif defined(QUIRE_SIMD_AVX2)
-  store_query(left, right, pairs, first, quads);  // has this order
+  store_pairs(left, pairs, first, quads);
+  store_pairs(right, pairs, first + kLanes, quads);
 #else
   for (uint32_t i = 0; i < 2 * kParts; ++i) {
     const Ints& side = i < kParts ? left : right;

@@ -11,7 +11,7 @@ sys.path.insert(0, sys.argv[1])
 import hot_loops
 
 SUMS = 12
-MULTIPLIES = {"burst_vpdpbusd": "vpdpbusd", "burst_vpmaddwd": "vpmaddwd", "burst_fma_512": "vfmadd231ps",
+MULTIPLIES = {"burst_vpdpbusd": "vpdpbusd", "burst_vpdpbusd_256": "vpdpbusd", "burst_vpmaddwd": "vpmaddwd", "burst_fma_512": "vfmadd231ps",
               "burst_fma_256": "vfmadd231ps", "burst_mulss": "mulss"}
 
 

@@ -21,7 +21,7 @@ SMALL = ["--tokens", "2048", "--prefill-tokens", "1024", "--n-q", "64", "--kv-he
 CASES = {"attend", "prefill", "encode", "decode-page", "checksum", "neighbour"}
 # Largest relative L2 errors that the kernels promise (kernels.h), by bits of a code.
 BOUNDS = {16: 2e-6, 8: 2e-4, 4: 1e-2, 3: 1e-2, 2: 1e-2}
-PRODUCTS = {"avx512": 64, "avx2": 16}  # of one dot instruction
+PRODUCTS = {"avx512": 64, "avxvnni": 32, "avx2": 16}  # of one dot instruction
 BITS = {"bf16": 16, "int8": 8, "rot4": 4}
 
 

@@ -24,6 +24,7 @@ TEST(Registry, EveryInstructionSetHasAName) {
   EXPECT_STREQ(isa_name(Isa::kAvx2), "avx2");
   EXPECT_STREQ(isa_name(Isa::kAvx512), "avx512");
   EXPECT_STREQ(isa_name(Isa::kNeon), "neon");
+  EXPECT_STREQ(isa_name(Isa::kAvxVnni), "avxvnni");
 }
 
 TEST(Registry, InstructionSetsOfOtherArchitecturesHaveNoTable) {

@@ -237,13 +237,14 @@ TEST(SelectiveAttention, ReportsTheWorstWhereNoFoldedPageIsAttended) {
 }
 
 TEST(SelectiveAttention, DigestsAreChargedToTheBudget) {
+  constexpr uint64_t kWindow = 64;  // what is attended does not matter
   uint64_t bytes[2];
   for (const bool digests : {false, true}) {
     World world;
     world.digests = digests;
     std::unique_ptr<Engine> engine = open_engine(world);
     Sequence* sequence = *engine->cache().create_sequence();
-    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 20000, 512).status.ok());
+    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 20000, 512, kWindow).status.ok());
     bytes[digests ? 1 : 0] = engine->host_budget().used(Use::kTables);
   }
   const uint64_t pages = 2 * (20000 / 32);

@@ -99,7 +99,7 @@ TEST_P(CompressingOnABadDisk, CostsTimeNeverAnAnswer) {
   ASSERT_TRUE(output.status.ok()) << output.status.message();
   EXPECT_EQ(output.out, clean.output.out);
   EXPECT_EQ(output.lse, clean.output.lse);
-  EXPECT_GT(plan->hits(), 4U);
+  EXPECT_GE(plan->hits(), 4U);  // those that were planned
   EXPECT_GT(engine->mover()->counts().compressed_pages, 0U);
   std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
 }

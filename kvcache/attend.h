@@ -36,10 +36,13 @@ struct SelectionSpace {
 inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
 inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
 
-// Tiles of all kv heads that are launched on the device together: plan tiles first + head * stride.
+// A tile of each kv head, plan tiles first + head * stride, and where its rows stand on the device: row +
+// head * head_rows.
 struct DeviceTile {
   size_t first;
   size_t stride;
+  uint32_t row;
+  uint32_t head_rows;
 };
 
 // The launches [first_tile, end) of one entry, over `pages` pages of each head's list from first_ref on.
@@ -114,7 +117,8 @@ class Attender {
   Status end_on_device();
   Status load_queries(Call& call);
   void list_device_pages(const Call& call, uint32_t entry, SectionRef* sections);
-  void cut_device_rows(const Call& call, size_t first, int32_t* first_token);
+  size_t share_device_rows(const Call& call, size_t first);
+  void cut_device_rows(const Call& call, size_t first, size_t shared, int32_t* first_token);
   void attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const;
   Lane lane(uint32_t index) const;
   AttendState state_of(const Tile& tile) const;
@@ -133,10 +137,11 @@ class Attender {
   BudgetedBytes selection_;  // grows with the context
   SelectionSpace space_;     // its parts
   // Of a wave's pages on the device. They keep their memory from wave to wave.
-  std::vector<DeviceRows> device_rows_;   // what is launched
-  std::vector<DeviceTile> device_tiles_;  // whose rows these are
-  std::vector<DeviceCall> device_calls_;  // by entry
-  std::vector<uint32_t> device_pages_;    // of the entry at hand, ascending
+  std::vector<DeviceRows> device_rows_;          // what is launched
+  std::vector<DeviceTile> device_shared_tiles_;  // tiles of launches for all of an entry's
+  std::vector<DeviceTile> device_tiles_;         // of those for one
+  std::vector<DeviceCall> device_calls_;         // by entry
+  std::vector<uint32_t> device_pages_;           // of the entry at hand, ascending
   AttendPlan plan_;
   std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
   std::deque<HeldRun> ahead_;  // of what is attended next

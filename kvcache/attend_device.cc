@@ -23,11 +23,13 @@ EntryTiles entry_at(const std::vector<Tile>& tiles, size_t first) {
   return entry;
 }
 
-// Where the rows of tile i of an entry stand on the device: [tile][kv_head][row], where the plan has
-// [kv_head][tile][row].
-uint32_t device_row(const std::vector<Tile>& tiles, const EntryTiles& entry, size_t i, uint32_t kv_heads) {
-  const uint32_t base = tiles[entry.first].row;
-  return base + kv_heads * (tiles[entry.first + i].row - base);
+// Rows stand on the device twice: first as in the plan, [kv_head][tile][row] of each entry, for launches of
+// all of its tiles; behind that as [tile][kv_head][row], for launches of one. Of an entry with one tile both
+// are the same.
+uint32_t own_row(const AttendPlan& plan, const EntryTiles& entry, size_t i, uint32_t kv_heads) {
+  const uint32_t base = plan.tiles[entry.first].row;
+  if (entry.per_head == 1) return base;
+  return plan.rows + base + kv_heads * (plan.tiles[entry.first + i].row - base);
 }
 
 // How many tokens of the pages lie below `position`; pages: ascending, not all of them need be there.
@@ -47,20 +49,23 @@ Status Attender::load_queries(Call& call) {
   const DeviceAttendSpace space = device.attend_space();
   const uint32_t heads = context_.config.kv_heads;
   const size_t dim = context_.config.head_dim;
+  std::memcpy(space.q, q_, plan_.rows * dim * sizeof(float));
+  uint32_t rows = plan_.rows;
   for (size_t first = 0; first < plan_.tiles.size();) {
     const EntryTiles entry = entry_at(plan_.tiles, first);
-    for (size_t i = 0; i < entry.per_head; ++i) {
-      const uint32_t row = device_row(plan_.tiles, entry, i, heads);
+    for (size_t i = 0; i < entry.per_head && entry.per_head > 1; ++i) {
+      const uint32_t row = own_row(plan_, entry, i, heads);
       for (uint32_t head = 0; head < heads; ++head) {
         const Tile& tile = plan_.tiles[first + head * entry.per_head + i];
         std::memcpy(space.q + (row + size_t{head} * tile.rows) * dim, q_ + tile.row * dim,
                     tile.rows * dim * sizeof(float));
       }
+      rows = 2 * plan_.rows;
     }
     first += entry.per_head * heads;
   }
   call.queries_on_device = true;
-  return device.load_queries(plan_.rows);
+  return device.load_queries(rows);
 }
 
 // The wave's pages of one entry that lie on the device: device_pages_, and their sections [kv_heads][pages].
@@ -83,18 +88,40 @@ void Attender::list_device_pages(const Call& call, uint32_t entry, SectionRef* s
   }
 }
 
-// Adds what the tiles of an entry attend of device_pages_.
-void Attender::cut_device_rows(const Call& call, size_t first, int32_t* first_token) {
+// Adds what all tiles of an entry attend of device_pages_ alike: those before the first tile's end. Returns
+// how many.
+size_t Attender::share_device_rows(const Call& call, size_t first) {
+  const EntryTiles entry = entry_at(plan_.tiles, first);
+  if (entry.per_head == 1 || call.args.window != 0) return 0;
+  const Tile& tile = plan_.tiles[first];
+  const auto shared =
+      static_cast<size_t>(std::ranges::lower_bound(device_pages_, tile.fold_end) - device_pages_.begin());
+  if (shared == 0) return 0;
+  const Tile& last = plan_.tiles[first + entry.per_head - 1];
+  const uint32_t rows = last.row + last.rows - tile.row;
+  device_rows_.push_back(
+      {0, static_cast<uint32_t>(shared), device_pages_.front() == 0, false, tile.row, rows});
+  for (size_t i = 0; i < entry.per_head; ++i) {
+    device_shared_tiles_.push_back({first + i, entry.per_head, plan_.tiles[first + i].row, rows});
+  }
+  return shared;
+}
+
+// Adds what the tiles of an entry attend of device_pages_, each for itself, from the `shared`-th page on.
+void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, int32_t* first_token) {
   const CacheConfig& config = context_.config;
   const EntryTiles entry = entry_at(plan_.tiles, first);
   const std::span<const uint32_t> pages(device_pages_);
   for (size_t i = 0; i < entry.per_head; ++i) {
     const Tile& tile = plan_.tiles[first + i];
-    const auto begin = static_cast<size_t>(std::ranges::lower_bound(pages, tile.fold_begin) - pages.begin());
-    const auto end = static_cast<size_t>(std::ranges::lower_bound(pages, tile.fold_end) - pages.begin());
-    if (begin == end) continue;
+    const auto at = [&](uint32_t page) {
+      return static_cast<size_t>(std::ranges::lower_bound(pages, page) - pages.begin());
+    };
+    const size_t begin = std::max(shared, at(tile.fold_begin));
+    const size_t end = at(tile.fold_end);
+    if (begin >= end) continue;
     const std::span<const uint32_t> seen = pages.subspan(begin, end - begin);
-    const uint32_t row = device_row(plan_.tiles, entry, i, config.kv_heads);
+    const uint32_t row = own_row(plan_, entry, i, config.kv_heads);
     const uint64_t masked_below = first_visible(tile.position + tile.tokens - 1, call.args.window);
     const bool windowed = uint64_t{seen.front()} * config.page_tokens < masked_below;
     for (uint32_t r = 0; windowed && r < tile.rows; ++r) {
@@ -103,12 +130,13 @@ void Attender::cut_device_rows(const Call& call, size_t first, int32_t* first_to
     }
     device_rows_.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end - begin),
                             seen.front() == 0, windowed, row, tile.rows});
-    device_tiles_.push_back({first + i, entry.per_head});
+    device_tiles_.push_back({first + i, entry.per_head, row, tile.rows});
   }
 }
 
 Status Attender::begin_on_device(Call& call) {
   device_rows_.clear();
+  device_shared_tiles_.clear();
   device_tiles_.clear();
   device_calls_.clear();
   PageDevice& device = *context_.residency.device();
@@ -118,7 +146,7 @@ Status Attender::begin_on_device(Call& call) {
   for (size_t first = 0; first < plan_.tiles.size(); first += entry_at(plan_.tiles, first).per_head * heads) {
     list_device_pages(call, plan_.tiles[first].entry, space.sections + refs);
     const size_t tiles = device_rows_.size();
-    cut_device_rows(call, first, space.first_token);
+    cut_device_rows(call, first, share_device_rows(call, first), space.first_token);
     const auto pages = static_cast<uint32_t>(device_pages_.size());
     if (device_rows_.size() > tiles) device_calls_.push_back({refs, pages, tiles, device_rows_.size()});
     refs += pages * heads;
@@ -126,7 +154,7 @@ Status Attender::begin_on_device(Call& call) {
   if (device_calls_.empty()) return {};
   const bool windowed = std::ranges::any_of(device_rows_, &DeviceRows::windowed);
   Status status = load_queries(call);
-  if (status.ok()) status = device.begin_wave(refs, windowed ? plan_.rows : 0);
+  if (status.ok()) status = device.begin_wave(refs, windowed ? 2 * plan_.rows : 0);
   for (const DeviceCall& each : device_calls_) {
     if (!status.ok()) break;
     const std::span<const DeviceRows> rows(device_rows_);
@@ -141,18 +169,22 @@ Status Attender::begin_on_device(Call& call) {
 Status Attender::end_on_device() {
   if (device_calls_.empty()) return {};
   PageDevice& device = *context_.residency.device();
-  if (Status status = device.end_wave(plan_.rows); !status.ok()) return status;
+  const bool own =
+      std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.row >= plan_.rows; });
+  if (Status status = device.end_wave(own ? 2 * plan_.rows : plan_.rows); !status.ok()) return status;
   const uint32_t dim = context_.config.head_dim;
   const AttendState parts = device.attend_space().state;
   const uint32_t heads = context_.config.kv_heads;
-  parallel_for(context_.executor, static_cast<uint32_t>(device_tiles_.size()) * heads, [&](uint32_t i) {
-    const DeviceTile& at = device_tiles_[i / heads];
-    const DeviceRows& rows = device_rows_[i / heads];
-    const Tile& tile = plan_.tiles[at.first + size_t{i % heads} * at.stride];
-    const size_t row = rows.row + size_t{i % heads} * rows.rows;
-    context_.kernels.merge(state_of(tile), {parts.o + row * dim, parts.m + row, parts.l + row}, tile.rows,
-                           dim);
-  });
+  // One after the other: a tile may stand in both.
+  for (const std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
+    parallel_for(context_.executor, static_cast<uint32_t>(tiles->size()) * heads, [&](uint32_t i) {
+      const DeviceTile& at = (*tiles)[i / heads];
+      const Tile& tile = plan_.tiles[at.first + size_t{i % heads} * at.stride];
+      const size_t row = at.row + size_t{i % heads} * at.head_rows;
+      context_.kernels.merge(state_of(tile), {parts.o + row * dim, parts.m + row, parts.l + row}, tile.rows,
+                             dim);
+    });
+  }
   return {};
 }
 

@@ -61,7 +61,7 @@ struct DeviceAttend {
 
 // Host memory through which attention goes.
 struct DeviceAttendSpace {
-  float* q;              // [rows][head_dim]
+  float* q;              // [rows][head_dim], twice as many rows as the largest step has
   int32_t* first_token;  // [rows]: tokens below, counted from the tile's first section, are not seen
   SectionRef* sections;  // of slots
   AttendState state;     // of the wave's pages, o divided by l

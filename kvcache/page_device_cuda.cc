@@ -17,7 +17,8 @@ namespace {
 
 constexpr uint32_t kEncodePages = 4;  // folded together
 constexpr uint32_t kLeastPartialRows =
-    4096;  // rows times runs of one launch: what fills the device in decode
+    4096;                                 // rows times runs of one launch: what fills the device in decode
+constexpr uint32_t kFillingRows = 32768;  // the same in prefill, where there is memory for them
 constexpr uint32_t kLeastRunSections = 4;
 constexpr uint32_t kPrefillRows = 64;  // of one kv head: from here on sections are read once for many rows
 // Of unpacked sections, at most: what an L2 of 50 MB holds.
@@ -62,8 +63,8 @@ class CudaPageDevice final : public PageDevice {
  public:
   CudaPageDevice(const PageDeviceSetup& setup, std::unique_ptr<Device> device, int index)
       : config_(setup.config), device_(std::move(device)), index_(index), wave_pages_(setup.wave_pages) {
-    rows_ = config_.max_step_tokens * config_.query_heads;
-    partial_rows_ = std::max(kLeastPartialRows, config_.kv_heads * kMaxTileRows);
+    step_rows_ = config_.max_step_tokens * config_.query_heads;
+    rows_ = 2 * step_rows_;
     stride_ = (config_.largest_page_bytes() + kPageAlign - 1) / kPageAlign * kPageAlign;
   }
   ~CudaPageDevice() override {
@@ -78,11 +79,13 @@ class CudaPageDevice final : public PageDevice {
     if (Status status = select(); !status.ok()) return status;
     cudaError_t error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
     if (error != cudaSuccess) return cuda_status(error, "creating a stream on " + std::string(name()));
+    set_partial_rows(kFillingRows);
     set_scratch();
     size_t device_bytes = carve_device(nullptr);
     Status charged = device_charge_.take(device_budget, device_bytes);
-    if (!charged.ok() && scratch_bytes_ > 0) {
-      // Prefill can do without.
+    if (!charged.ok()) {
+      // Prefill can do with less.
+      set_partial_rows(kLeastPartialRows);
       scratch_bytes_ = 0;
       device_bytes = carve_device(nullptr);
       charged = device_charge_.take(device_budget, device_bytes);
@@ -231,10 +234,14 @@ class CudaPageDevice final : public PageDevice {
     scratch_ = carver.take<uint8_t>(scratch_bytes_);
     return carver.used();
   }
+  void set_partial_rows(uint32_t filling) {
+    partial_rows_ = std::max(
+        {std::min(filling, kLeastPartialRows + 8 * step_rows_), config_.kv_heads * kMaxTileRows, step_rows_});
+  }
   // As much as the pages of a wave need when they are one run, and as the most runs need.
   void set_scratch() {
     scratch_bytes_ = 0;
-    if (rows_ < kPrefillRows * config_.kv_heads || !has_rotated_pages()) return;
+    if (step_rows_ < kPrefillRows * config_.kv_heads || !has_rotated_pages()) return;
     const auto needed = [&](uint32_t runs, uint32_t sections) {
       return cuda::prefill_scratch_bytes(config_.shape(), config_.kv_heads, runs, sections);
     };
@@ -337,8 +344,9 @@ class CudaPageDevice final : public PageDevice {
   const std::unique_ptr<Device> device_;
   const int index_;
   const uint32_t wave_pages_;
-  uint32_t rows_;
-  uint32_t partial_rows_;
+  uint32_t step_rows_;  // of the largest step
+  uint32_t rows_;       // of queries and outputs: they stand in two orders
+  uint32_t partial_rows_ = 0;
   size_t stride_;
   Charge device_charge_;
   Charge host_charge_;

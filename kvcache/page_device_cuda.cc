@@ -16,9 +16,10 @@ namespace quire {
 namespace {
 
 constexpr uint32_t kEncodePages = 4;  // folded together
-constexpr uint32_t kLeastPartialRows =
-    4096;                                 // rows times runs of one launch: what fills the device in decode
-constexpr uint32_t kFillingRows = 32768;  // the same in prefill, where there is memory for them
+// Rows times runs of one launch, what fills the device: in decode, and in prefill where there is memory for
+// it.
+constexpr uint32_t kLeastPartialRows = 4096;
+constexpr uint32_t kFillingRows = 32768;
 constexpr uint32_t kLeastRunSections = 4;
 constexpr uint32_t kPrefillRows = 64;  // of one kv head: from here on sections are read once for many rows
 // Of unpacked sections, at most: what an L2 of 50 MB holds.

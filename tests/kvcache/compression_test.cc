@@ -86,9 +86,11 @@ TEST_P(CompressingOnABadDisk, CostsTimeNeverAnAnswer) {
   World world = compressing_world(CodecId::kBf16, 1);
   const Story clean = run_story(world, 2400);
   const auto plan = std::make_shared<FaultPlan>(11);
+  // Every other of the first operations: how many there are depends on how many pages one of them carries.
+  constexpr uint32_t kSureHits = 2;
   for (const IoKind kind : {IoKind::kRead, IoKind::kWrite}) {
     if (!possible(GetParam(), kind)) continue;
-    for (uint32_t i = 0; i < 4; ++i) plan->add({GetParam(), kind, 1 + 3 * i, 1});
+    for (uint32_t i = 0; i < kSureHits; ++i) plan->add({GetParam(), kind, 1 + i, 1});
   }
   plan->hit_by_chance(GetParam() == Fault::kDelay ? 30 : 100, {GetParam()});
   plan->set_overdue(std::chrono::milliseconds(5));
@@ -99,7 +101,7 @@ TEST_P(CompressingOnABadDisk, CostsTimeNeverAnAnswer) {
   ASSERT_TRUE(output.status.ok()) << output.status.message();
   EXPECT_EQ(output.out, clean.output.out);
   EXPECT_EQ(output.lse, clean.output.lse);
-  EXPECT_GE(plan->hits(), 4U);  // those that were planned
+  EXPECT_GE(plan->hits(), kSureHits);
   EXPECT_GT(engine->mover()->counts().compressed_pages, 0U);
   std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
 }

@@ -9,57 +9,72 @@
 
 namespace quire::bench {
 
-Row RealRun::run_alone() const { return run(nullptr, false); }
+std::vector<Row> RealRun::run_alone() const { return run(nullptr, false); }
 
-Row RealRun::run_reference(Reference* reference) const { return run(reference, true); }
+Row RealRun::run_reference(Reference* reference) const { return run(reference, true).front(); }
 
-Row RealRun::run_against(Reference* reference) const { return run(reference, false); }
+std::vector<Row> RealRun::run_against(Reference* reference) const { return run(reference, false); }
 
-Row RealRun::run(Reference* reference, bool fill) const {
+std::vector<Row> RealRun::run(Reference* reference, bool fill) const {
   reset_peak_rss();
   const uint64_t context = task.context();
-  const std::vector<int32_t>& tokens = task.text.tokens;
   qwen3::Cache cache = setup.open(codec);
   const std::unique_ptr<LiveView> view = watch ? watch(cache) : nullptr;
   qwen3::Session session(decoder, cache, context + 1 + std::max<uint64_t>(task.decode, kQuestionTokens));
+  Row prompt;
+  prompt.model = decoder.model().name;
+  prompt.context = context;
+  prompt.codec = codec;
+  prompt.seed = options.seed;
+  prompt.threads = options.threads;
+  prompt.ttft_s =
+      qwen3::read_text(session, std::span(task.text.tokens).first(prompt_tokens()), {{}, 0, on_progress});
+  prompt.stats = cache.stats();
 
+  std::vector<qwen3::SelectionOptions> selections{cache.options().select};
+  selections.insert(selections.end(), task.also.begin(), task.also.end());
+  std::vector<Row> rows;
+  for (const qwen3::SelectionOptions& select : selections) {
+    const quire_stats before = cache.stats();
+    Row& row = rows.emplace_back(prompt);
+    answer(session.fork(select), reference, fill, &row);
+    row.stats = cache.stats();
+    set_selection(cache.options().prefill, select, before, row.stats, &row);
+    row.stats = without(row.stats, prompt.stats, before);
+    row.peak_rss = peak_rss();
+  }
+  return rows;
+}
+
+// Whole chunks before the first that is scored.
+uint64_t RealRun::prompt_tokens() const {
+  const uint64_t chunk = options.cache.chunk_tokens;
+  return (task.context() - task.scored) / chunk * chunk;
+}
+
+void RealRun::answer(qwen3::Session session, Reference* reference, bool fill, Row* row) const {
+  const uint64_t context = task.context();
+  const std::vector<int32_t>& tokens = task.text.tokens;
   qwen3::Perplexity perplexity;
   qwen3::Divergence divergence;
-  quire_stats before_scored{};
   const auto score = [&](uint64_t index, std::span<const float> logits) {
     perplexity.add(logits, tokens[index + 1]);
     if (reference == nullptr) return;
     if (fill) reference->logits.append(logits);
     divergence.add(fill ? logits : reference->logits.row(index - (context - task.scored)), logits);
   };
-  const double seconds =
-      qwen3::read_text(session, std::span(tokens).first(context), {score, task.scored, [&](uint64_t read) {
-                                                                     if (read + task.scored <= context)
-                                                                       before_scored = cache.stats();
-                                                                     on_progress(read);
-                                                                   }});
+  *row->ttft_s +=
+      qwen3::read_rest(session, std::span(tokens).first(context), {score, task.scored, on_progress});
+  row->prefill_tok_s = static_cast<double>(context) / *row->ttft_s;
   session.read(std::span(tokens).last(1), 0);
-
-  Row row;
-  row.model = decoder.model().name;
-  row.context = context;
-  row.codec = codec;
-  row.seed = options.seed;
-  row.threads = options.threads;
-  row.prefill_tok_s = static_cast<double>(context) / seconds;
-  row.ttft_s = seconds;
-  row.ppl = perplexity.value();
+  row->ppl = perplexity.value();
   if (reference != nullptr) {
-    if (fill) reference->ppl = *row.ppl;
-    row.ppl_ref = reference->ppl;
-    set_divergence(divergence, &row);
+    if (fill) reference->ppl = *row->ppl;
+    row->ppl_ref = reference->ppl;
+    set_divergence(divergence, row);
   }
-  if (task.decode > 0) decode_tokens(session.fork(), &row);
-  if (task.with_needles) ask_needles(session, &row);
-  row.stats = cache.stats();
-  set_selection(cache.options(), before_scored, row.stats, &row);
-  row.peak_rss = peak_rss();
-  return row;
+  if (task.decode > 0) decode_tokens(session.fork(), row);
+  if (task.with_needles) ask_needles(session, row);
 }
 
 void RealRun::decode_tokens(qwen3::Session session, Row* row) const {

@@ -20,6 +20,7 @@ struct Task {
   uint64_t scored;      // its last tokens that count for perplexity and divergence
   uint32_t decode = 0;  // tokens to write for the speed of decoding
   bool with_needles = true;
+  std::vector<qwen3::SelectionOptions> also{};  // further choices of what is scored and written
 
   uint64_t context() const { return text.tokens.size() - 1; }
 };
@@ -39,16 +40,20 @@ struct RealRun {
   std::function<void(uint64_t tokens)> on_progress;  // tokens read so far
   WatchCache watch;                                  // empty, or called once the cache is open
 
-  // Measures against nothing.
-  Row run_alone() const;
-  // Measures; fills *reference from this run.
+  // Rows, of the options' choice of pages first and then of each that the task adds, after one reading of the
+  // prompt. Measures against nothing.
+  std::vector<Row> run_alone() const;
+  // Measures; fills *reference from this run, which has one row.
   Row run_reference(Reference* reference) const;
   // Measures against *reference.
-  Row run_against(Reference* reference) const;
+  std::vector<Row> run_against(Reference* reference) const;
 
  private:
   // reference may be null.
-  Row run(Reference* reference, bool fill) const;
+  std::vector<Row> run(Reference* reference, bool fill) const;
+  uint64_t prompt_tokens() const;
+  // Reads what is scored, writes and answers; the session has read the prompt, and `row` has its time.
+  void answer(qwen3::Session session, Reference* reference, bool fill, Row* row) const;
   void decode_tokens(qwen3::Session session, Row* row) const;
   void ask_needles(const qwen3::Session& session, Row* row) const;
 };

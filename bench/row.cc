@@ -128,13 +128,24 @@ void set_divergence(const qwen3::Divergence& divergence, Row* row) {
   row->same_top1 = divergence.same_top1();
 }
 
-void set_selection(const qwen3::CacheOptions& options, const quire_stats& before, const quire_stats& after,
-                   Row* row) {
-  row->selection = selection_name(options.select);
-  row->sparse_prefill = selection_name(options.prefill);
+quire_stats without(quire_stats stats, const quire_stats& from, const quire_stats& to) {
+  stats.read_bytes -= to.read_bytes - from.read_bytes;
+  stats.written_bytes -= to.written_bytes - from.written_bytes;
+  stats.encode_seconds -= to.encode_seconds - from.encode_seconds;
+  stats.attend_seconds -= to.attend_seconds - from.attend_seconds;
+  stats.select_seconds -= to.select_seconds - from.select_seconds;
+  stats.io_seconds -= to.io_seconds - from.io_seconds;
+  stats.io_wait_seconds -= to.io_wait_seconds - from.io_wait_seconds;
+  return stats;
+}
+
+void set_selection(const qwen3::SelectionOptions& prefill, const qwen3::SelectionOptions& select,
+                   const quire_stats& before, const quire_stats& after, Row* row) {
+  row->selection = selection_name(select);
+  row->sparse_prefill = selection_name(prefill);
   const auto rows_before = static_cast<double>(before.selected_rows);
   const auto rows_after = static_cast<double>(after.selected_rows);
-  if (rows_after <= rows_before || options.select.kind == QUIRE_SELECT_NONE) return;
+  if (rows_after <= rows_before || select.kind == QUIRE_SELECT_NONE) return;
   row->missed_mass =
       (after.missed_mass * rows_after - before.missed_mass * rows_before) / (rows_after - rows_before);
   const auto chosen = static_cast<double>(after.pages_chosen - before.pages_chosen);

@@ -45,8 +45,11 @@ struct Row {
 void set_divergence(const qwen3::Divergence& divergence, Row* row);
 
 // How a run chose pages: what was chosen and missed between two readings of the cache's figures.
-void set_selection(const qwen3::CacheOptions& options, const quire_stats& before, const quire_stats& after,
-                   Row* row);
+void set_selection(const qwen3::SelectionOptions& prefill, const qwen3::SelectionOptions& select,
+                   const quire_stats& before, const quire_stats& after, Row* row);
+
+// `stats` less the traffic and the busy time that passed between two earlier readings.
+quire_stats without(quire_stats stats, const quire_stats& from, const quire_stats& to);
 
 nlohmann::json to_json(const Row& row);
 

@@ -30,11 +30,21 @@ struct ScaleOptions {
   std::string fill = "text";
   std::string shape = "qwen3-0.6b";
   std::string reference = "exact";
+  std::vector<std::string> also_select;
   bool live = false;
 
   std::vector<CodecPair> pairs() const {
     std::vector<CodecPair> out;
     for (const std::string& name : codecs) out.push_back(parse_codec_pair(name));
+    return out;
+  }
+
+  // As --select, with its window and its check.
+  std::vector<qwen3::SelectionOptions> also() const {
+    std::vector<qwen3::SelectionOptions> out;
+    for (const std::string& choice : also_select) {
+      parse_selection(choice, &out.emplace_back(common.cache.select));
+    }
     return out;
   }
 };
@@ -81,13 +91,14 @@ nlohmann::json options_json(const ScaleOptions& options) {
   json["codecs"] = options.codecs;
   json["decode"] = options.decode;
   json["needles"] = options.needles;
+  json["also_select"] = options.also_select;
   json["fill"] = options.fill;
   json["text"] = options.text.empty() ? "King James" : options.text.filename().string();
   return json;
 }
 
-void finish_row(const ScaleOptions& options, Row row, std::vector<Row>* rows) {
-  rows->push_back(std::move(row));
+void finish_rows(const ScaleOptions& options, const std::vector<Row>& added, std::vector<Row>* rows) {
+  rows->insert(rows->end(), added.begin(), added.end());
   write_rows(options.common.json, options_json(options), *rows);  // what is measured survives an interruption
 }
 
@@ -108,8 +119,9 @@ std::vector<Row> scale_synthetic(const ScaleOptions& options) {
                              with_codec(options.common, pair),
                              pool,
                              report_to(progress),
-                             watch_on(progress, options)};
-      for (Row& row : run.run()) finish_row(options, std::move(row), &rows);
+                             watch_on(progress, options),
+                             options.also()};
+      finish_rows(options, run.run(), &rows);
     }
   }
   return rows;
@@ -128,7 +140,7 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
                    qwen3::Decoder& decoder, Progress& progress, std::vector<Row>* rows) {
   std::vector<CodecPair> pairs = options.pairs();
   const bool reference_wanted =
-      !options.common.selects() && std::any_of(pairs.begin(), pairs.end(), is_reference);
+      !options.common.selects() && task.also.empty() && std::any_of(pairs.begin(), pairs.end(), is_reference);
   const auto label = [&](const CodecPair& pair) {
     progress.label(std::to_string(task.context()) + " tokens, " + pair.name());
   };
@@ -136,13 +148,14 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   if (!reference_wanted) {
     reference_task.decode = 0;
     reference_task.with_needles = false;
+    reference_task.also.clear();
   }
   if (options.reference == "none") {
     for (const CodecPair& pair : pairs) {
       label(pair);
       const RealRun run{
           task, options.common, setup, pair, decoder, report_to(progress), watch_on(progress, options)};
-      finish_row(options, run.run_alone(), rows);
+      finish_rows(options, run.run_alone(), rows);
     }
     return;
   }
@@ -160,18 +173,19 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   const Row reference_row = reference_run.run_reference(&reference);
   for (const CodecPair& pair : pairs) {
     if (reference_wanted && is_reference(pair)) {
-      finish_row(options, reference_row, rows);
+      finish_rows(options, {reference_row}, rows);
       continue;
     }
     label(pair);
     const RealRun run{
         task, options.common, setup, pair, decoder, report_to(progress), watch_on(progress, options)};
-    finish_row(options, run.run_against(&reference), rows);
+    finish_rows(options, run.run_against(&reference), rows);
   }
 }
 
 std::vector<Row> scale_text(const ScaleOptions& options) {
   const std::vector<CodecPair> pairs = options.pairs();
+  const std::vector<qwen3::SelectionOptions> also = options.also();
   const qwen3::Model model = qwen3::load_model(options.common.model);
   const std::vector<int32_t> text = model.tokenizer.encode(load_text(options.text));
   std::vector<Task> tasks;
@@ -179,13 +193,13 @@ std::vector<Row> scale_text(const ScaleOptions& options) {
     const uint64_t scored = std::min(kMaxScored, context / 2);
     tasks.push_back(
         {plant_needles(model.tokenizer, text, context + 1, scored + 1, options.needles, options.common.seed),
-         scored, options.decode});
+         scored, options.decode, true, also});
   }
   qwen3::ThreadPool pool(options.common.threads);
   qwen3::Decoder decoder(model, pool, options.common.cache.device);
   const CacheSetup setup(options.common, decoder);
-  const bool extra = options.reference != "none" &&
-                     (options.common.selects() || std::none_of(pairs.begin(), pairs.end(), is_reference));
+  const bool extra = options.reference != "none" && (options.common.selects() || !also.empty() ||
+                                                     std::none_of(pairs.begin(), pairs.end(), is_reference));
   Progress progress(total_work(options, pairs.size() + (extra ? 1 : 0)));
   std::vector<Row> rows;
   for (const Task& task : tasks) scale_context(options, setup, task, decoder, progress, &rows);
@@ -222,6 +236,11 @@ void add_options(CLI::App& app, ScaleOptions* options) {
                  "--sparse-prefill as well; or none (long texts)")
       ->check(CLI::IsMember({"exact", "sparse", "none"}))
       ->capture_default_str();
+  app.add_option(
+         "--also-select", options->also_select,
+         "Further choices like --select, e.g. none,top:256: what is scored and written comes once more "
+         "after the same prompt for each, in a row of its own")
+      ->delimiter(',');
   app.add_flag("--live", options->live,
                "Shows tiers, requests and where time goes while it runs, on a terminal");
   app.add_option("--shape", options->shape, "Geometry for --fill synthetic, e.g. qwen3-8b")
@@ -243,5 +262,8 @@ int main(int argc, char** argv) {
   options.common.cache.nvme_budget = uint64_t{8} << 30;
   quire::bench::add_common_options(app, &options.common);
   quire::bench::add_options(app, &options);
-  return quire::bench::run_program(app, argc, argv, [&] { quire::bench::scale(options); });
+  return quire::bench::run_program(app, argc, argv, [&] {
+    options.common.cache.digests = !options.also_select.empty();
+    quire::bench::scale(options);
+  });
 }

@@ -170,9 +170,11 @@ std::vector<Row> SyntheticRun::run() const {
   row.threads = options.threads;
   row.prefill_tok_s = static_cast<double>(context) / since(start);
   std::vector<Row> rows;
-  for (const bool selective : {false, true}) {
-    if (selective && options.cache.select.kind == QUIRE_SELECT_NONE) break;
-    filler.select(selective ? options.cache.select : qwen3::SelectionOptions{});
+  std::vector<qwen3::SelectionOptions> selections{qwen3::SelectionOptions{}};
+  if (options.cache.select.kind != QUIRE_SELECT_NONE) selections.push_back(options.cache.select);
+  selections.insert(selections.end(), also.begin(), also.end());
+  for (const qwen3::SelectionOptions& selection : selections) {
+    filler.select(selection);
     const quire_stats before = cache.stats();
     row.decode_seconds.clear();
     for (uint32_t i = 0; i < decode; ++i) {
@@ -182,7 +184,7 @@ std::vector<Row> SyntheticRun::run() const {
     }
     row.stats = cache.stats();
     row.peak_rss = peak_rss();
-    if (selective) set_selection(options.cache, before, row.stats, &row);
+    set_selection({}, selection, before, row.stats, &row);
     rows.push_back(row);
   }
   return rows;

@@ -23,9 +23,10 @@ struct SyntheticRun {
   CommonOptions options;  // its cache holds the codecs
   qwen3::ThreadPool& pool;
   std::function<void(uint64_t tokens)> on_progress;
-  WatchCache watch;  // empty, or called once the cache is open
+  WatchCache watch;                           // empty, or called once the cache is open
+  std::vector<qwen3::SelectionOptions> also;  // further choices of pages
 
-  // A row of decoding over every page and, where a selection is asked for, one over selected pages.
+  // A row of decoding over every page and, for every selection that is asked for, one over selected pages.
   std::vector<Row> run() const;
 };
 

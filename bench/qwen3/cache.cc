@@ -170,7 +170,7 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.access_trace_path = c_string(options_.access_trace_path);
   out.eviction = options_.eviction;
   const bool selects = options.prefill.kind != QUIRE_SELECT_NONE || options.select.kind != QUIRE_SELECT_NONE;
-  out.digests = selects ? 1 : 0;
+  out.digests = selects || options.digests ? 1 : 0;
   quire_cache* handle = nullptr;
   check(open(&out, &handle), nullptr);
   handle_.reset(handle);

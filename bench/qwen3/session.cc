@@ -32,8 +32,8 @@ class Session::Step {
   // The chunks cover the tokens and say how they were read.
   Step(const Session& session, std::span<const ReadChunk> chunks, uint64_t first, uint64_t count)
       : cache_(session.cache_->handle()),
-        parts_(attend_parts(session.cache_->options().prefill, session.cache_->options().select, chunks,
-                            first, static_cast<uint32_t>(count))) {
+        parts_(attend_parts(session.cache_->options().prefill, session.select_, chunks, first,
+                            static_cast<uint32_t>(count))) {
     const quire_step_entry entry{session.sequence_.get(), first, count};
     quire_step_options options{};
     options.struct_size = sizeof options;
@@ -152,7 +152,7 @@ void Session::FreeSequence::operator()(quire_sequence* sequence) const {
 }
 
 Session::Session(Decoder& decoder, Cache& cache, uint64_t longest)
-    : decoder_(&decoder), cache_(&cache), longest_(longest) {
+    : decoder_(&decoder), cache_(&cache), longest_(longest), select_(cache.options().select) {
   const ModelConfig& config = decoder.model().config;
   if (decoder.compute().on_device() && cache.options().device == QUIRE_DEVICE_CPU) {
     throw Error("the decoder computes on a device and the cache on the CPU; open the cache on that device");
@@ -180,6 +180,7 @@ Session::Session(const Session& other, Sequence sequence)
       cache_(other.cache_),
       rope_(other.rope_),
       longest_(other.longest_),
+      select_(other.select_),
       sequence_(std::move(sequence)),
       tokens_(other.tokens_),
       chunks_(other.chunks_),
@@ -189,6 +190,17 @@ Session Session::fork() const {
   quire_sequence* sequence = nullptr;
   check(quire_sequence_fork(sequence_.get(), &sequence), cache_->handle());
   return {*this, Sequence(sequence)};
+}
+
+Session Session::fork(const SelectionOptions& select) const {
+  const bool chose =
+      std::any_of(chunks_.begin(), chunks_.end(), [](const ReadChunk& c) { return c.by_token; });
+  if (chose && !(select == select_)) {
+    throw Error("tokens were read that chose pages one by one; fork before them to choose in another way");
+  }
+  Session out = fork();
+  out.select_ = select;
+  return out;
 }
 
 const Rope* Session::decoder_rope() const {

@@ -31,6 +31,9 @@ class Session {
 
   // A session with the same tokens; the cache shares their pages.
   Session fork() const;
+  // The same, whose tokens that are written or scored from here on choose as `select` says instead of as the
+  // cache's options do. Throws Error when some were read already: a replay would not know how.
+  Session fork(const SelectionOptions& select) const;
 
   const std::vector<int32_t>& tokens() const { return tokens_; }
   const Model& model() const { return decoder_->model(); }
@@ -100,6 +103,7 @@ class Session {
   Cache* cache_;
   Rope rope_;
   uint64_t longest_;
+  SelectionOptions select_;
   Sequence sequence_;
   std::vector<int32_t> tokens_;
   std::vector<ReadChunk> chunks_;  // as they were read

@@ -129,6 +129,17 @@ class Programs(unittest.TestCase):
         alone, = self.rows(*common, "--select", "top:3", "--reference", "none")
         self.assertIsNone(alone["kld_mean"])
 
+    def test_scale_reads_a_prompt_once_for_several_choices(self):
+        common = ("scale", "--text", TEXT, "--contexts", 1600, "--codecs", "rot4", "--needles", 2, "--decode", 4, "--chunk",
+                  256, "--reference", "none", "--sparse-prefill", "top:4", "--prefill-window", 64, "--select-window", 64)
+        together = self.rows(*common, "--select", "top:3", "--also-select", "none,mass:0.5")
+        self.assertEqual([row["selection"] for row in together], ["top:3", "none", "mass:0.5"])
+        for row in together:
+            alone, = self.rows(*common, "--select", row["selection"])
+            for key in ("ppl", "attended", "needles_found", "sparse_prefill"):
+                self.assertEqual(row[key], alone[key], key)
+            self.assertAlmostEqual(row["missed_mass"] or 0, alone["missed_mass"] or 0, places=9)
+
     def test_scale_fills_with_generated_values(self):
         row, = self.rows("scale", "--fill", "synthetic", "--shape", "tiny", "--contexts", "1000", "--codecs", "rot4",
                          "--decode", 2)
@@ -300,6 +311,7 @@ class Programs(unittest.TestCase):
             ("host_budget", "scale", "--text", TEXT, "--contexts", 512, "--host-budget", 4096),
             ("/none", "scale", "--text", TEXT, "--contexts", 512, "--nvme-path", "/none"),
             ("chooses no pages", "scale", "--select", "top"),
+            ("chooses no pages", "scale", "--also-select", "none,top"),
             ("chooses no pages", "scale", "--sparse-prefill", "mass:1.5"),
             ("no shape \"x\"", "scale", "--fill", "synthetic", "--shape", "x"),
             ("lower --window", "ppl", "--text", TEXT, "--window", 100000),

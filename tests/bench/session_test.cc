@@ -326,6 +326,24 @@ TEST(SessionTest, ForksContinueOnTheirOwn) {
   EXPECT_EQ(after(alone), first);
 }
 
+TEST(SessionTest, AForkMayChooseInAnotherWayUntilTokensChose) {
+  const std::vector<int32_t> text = end_of_text(400);
+  CacheOptions options = with_codec(QUIRE_CODEC_ROT4, QUIRE_CODEC_ROT4);
+  options.digests = true;
+  Fixture f(options);
+  Session session(f.decoder, f.cache, 500);
+  session.read(std::span(text).first(399), 0);
+  const SelectionOptions few{QUIRE_SELECT_TOP_PAGES, 1, 0, 0, false};
+  Session fork = session.fork(few);
+  const auto chosen = [&] { return f.cache.stats().selected_rows; };
+  session.read(std::span(text).last(1), 1);
+  EXPECT_EQ(chosen(), 0u);
+  fork.read(std::span(text).last(1), 1);
+  EXPECT_GT(chosen(), 0u);
+  EXPECT_NE(error_of([&] { (void)session.fork(few); }).find("fork before them"), std::string::npos);
+  EXPECT_EQ(fork.fork(few).tokens().size(), 400u);
+}
+
 TEST(SessionTest, WhatDoesNotFitIsAnError) {
   Fixture f(with_codec(QUIRE_CODEC_ROT4, QUIRE_CODEC_ROT4));
   const uint64_t positions = tiny().config.max_positions;

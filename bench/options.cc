@@ -163,6 +163,24 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
       ->transform(bytes)
       ->capture_default_str()
       ->group(group);
+  app.add_option(
+         "--device-link", cache.device_link_speed,
+         "Bytes per second from host memory to --device cuda, e.g. 50G: decides which pages that have left "
+         "--device-budget go there to be attended; 0: measured")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option(
+         "--host-attend", cache.host_attend_speed,
+         "Bytes of pages times query rows (of a kv head, at least 4) that the CPU attends per second, for "
+         "the same decision; 0: measured")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
+  app.add_option("--device-attend", cache.device_attend_speed, "The same of --device cuda; 0: measured")
+      ->transform(bytes)
+      ->capture_default_str()
+      ->group(group);
   app.add_option("--host-budget", cache.host_budget, "Memory of the cache, e.g. 16M")
       ->transform(bytes)
       ->capture_default_str()
@@ -235,6 +253,9 @@ nlohmann::json to_json(const CommonOptions& options) {
           {"calibration", options.calibration.filename().string()},
           {"device", device_name(cache.device)},
           {"device_budget", cache.device_budget},
+          {"device_link", cache.device_link_speed},
+          {"host_attend", cache.host_attend_speed},
+          {"device_attend", cache.device_attend_speed},
           {"host_budget", cache.host_budget},
           {"nvme_budget", cache.nvme_budget},
           {"compress", cache.nvme_compression},

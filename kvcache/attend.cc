@@ -11,6 +11,9 @@ namespace {
 
 constexpr size_t kAheadRuns = 64;  // runs held in advance, of this layer and the next
 constexpr uint32_t kLeastPartialRows = 2048;
+// Assumed until they are seen (placement.h has the units): of a thread, and of a device.
+constexpr double kThreadSpeed = 20e9;
+constexpr double kDeviceSpeed = 10e12;
 
 AttendState offset_state(const AttendState& state, uint32_t row, uint32_t dim) {
   return {state.o + size_t{row} * dim, state.m + row, state.l + row};
@@ -26,8 +29,14 @@ uint32_t page_count(Residency& residency, const PageTable& table) {
 Result<std::unique_ptr<Attender>> Attender::create(const CacheContext& context) {
   std::unique_ptr<Attender> attender(new Attender(context));
   if (Status status = attender->allocate(); !status.ok()) return status;
+  if (Status status = attender->measure_link(); !status.ok()) return status;
   return attender;
 }
+
+Attender::Attender(const CacheContext& context)
+    : context_(context),
+      host_speed_(context.config.speeds.host, kThreadSpeed * context.executor.threads()),
+      device_speed_(context.config.speeds.device, kDeviceSpeed) {}
 
 Attender::~Attender() { release_ahead(); }
 
@@ -259,8 +268,11 @@ Status Attender::hold_wave(Call& call) {
     const BusyTime waiting(context_.clock, context_.counters.wait_nanoseconds);
     ready_run(context_.residency, &held_.front());
   }
+  // Small waves let the runs be computed side by side, and keep a chunk's pages in a core's cache. A device
+  // wants many pages at once, and sends down every row's state at the end of a wave.
+  const bool small = context_.residency.device() == nullptr;
   const size_t split_limit = std::max<size_t>(1, partial_rows_ / std::max(1U, plan_.rows));
-  const size_t limit = std::min({kWaveRuns, held_.size(), split_limit});
+  const size_t limit = std::min({kWaveRuns, held_.size(), small ? split_limit : kWaveRuns});
   for (call.wave = 0; call.wave < limit && run_is_ready(context_.residency, held_[call.wave]); ++call.wave) {
     HeldRun& run = held_[call.wave];
     ready_run(context_.residency, &run);

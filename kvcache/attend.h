@@ -16,6 +16,7 @@
 #include "kvcache/attend_plan.h"
 #include "kvcache/page_device.h"
 #include "kvcache/page_reader.h"
+#include "kvcache/placement.h"
 
 namespace quire {
 
@@ -72,7 +73,7 @@ class Attender {
  private:
   struct Lane;
   struct Call;
-  explicit Attender(const CacheContext& context) : context_(context) {}
+  explicit Attender(const CacheContext& context);
 
   Status allocate();
   Status hold_wave(Call& call);
@@ -112,6 +113,12 @@ class Attender {
                   const Lane& lane, const AttendState& state) const;
   uint32_t seen_pages(const Call& call, const Tile& tile, size_t wave_index) const;
   uint32_t attended_pages(const Call& call, const Tile& tile, size_t wave_index) const;
+  // Of a cache with a device (attend_carry.cc).
+  Status measure_link();
+  Status compute_with_device(Call& call);
+  WaveWork wave_work(const Call& call) const;
+  Status carry_pages(const Call& call, uint32_t count);
+  void count_places(const Call& call);
   // Of pages that lie on the device (attend_device.cc).
   Status begin_on_device(Call& call);
   Status end_on_device();
@@ -142,6 +149,10 @@ class Attender {
   std::vector<DeviceTile> device_tiles_;         // of those for one
   std::vector<DeviceCall> device_calls_;         // by entry
   std::vector<uint32_t> device_pages_;           // of the entry at hand, ascending
+  std::vector<CarriedPage> carried_;             // to it, of the wave
+  double link_ = 0;                              // as AttendSpeeds has it, like the meters
+  SpeedMeter host_speed_;
+  SpeedMeter device_speed_;
   AttendPlan plan_;
   std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
   std::deque<HeldRun> ahead_;  // of what is attended next

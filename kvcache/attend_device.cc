@@ -167,11 +167,12 @@ Status Attender::begin_on_device(Call& call) {
 }
 
 Status Attender::end_on_device() {
-  if (device_calls_.empty()) return {};
+  if (device_calls_.empty() && carried_.empty()) return {};
   PageDevice& device = *context_.residency.device();
   const bool own =
       std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.row >= plan_.rows; });
-  if (Status status = device.end_wave(own ? 2 * plan_.rows : plan_.rows); !status.ok()) return status;
+  const uint32_t rows = device_calls_.empty() ? 0 : plan_.rows;
+  if (Status status = device.end_wave(own ? 2 * rows : rows); !status.ok()) return status;
   const uint32_t dim = context_.config.head_dim;
   const AttendState parts = device.attend_space().state;
   const uint32_t heads = context_.config.kv_heads;

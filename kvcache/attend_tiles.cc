@@ -119,17 +119,10 @@ void Attender::attend_run(const Call& call, const Tile& tile, size_t wave_index,
 Status Attender::compute_wave(Call& call) {
   const TraceSpan span(context_.trace, "attend", TraceCategory::kCompute, call.layer,
                        held_.front().first_page, call.wave * kRunPages);
-  if (context_.residency.device() == nullptr) {
-    compute_on_host(call);
-    return {};
-  }
-  // The device is at its pages meanwhile.
-  if (Status status = begin_on_device(call); !status.ok()) return status;
-  const auto all_there = [](const HeldRun& run) { return (run.wanted & ~run.on_device) == 0; };
-  if (!std::all_of(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(call.wave), all_there)) {
-    compute_on_host(call);
-  }
-  return end_on_device();
+  if (context_.residency.device() != nullptr) return compute_with_device(call);
+  compute_on_host(call);
+  count_places(call);
+  return {};
 }
 
 void Attender::compute_on_host(Call& call) {

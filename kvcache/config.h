@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "kvcache/placement.h"
 #include "kvcache/status.h"
 #include "quant/page.h"
 
@@ -49,6 +50,7 @@ struct CacheConfig {
   KeySpace key_space = KeySpace::kPostRope;
   uint32_t max_step_tokens = 512;
   bool digests = false;            // kept of every page, for selection; post_rope only
+  AttendSpeeds speeds{};           // as configured; for caches with a device
   std::vector<LayerConfig> layer;  // [layers]
 
   uint32_t group() const { return query_heads / kv_heads; }

@@ -18,8 +18,16 @@ namespace quire {
 inline constexpr double kMissedUnits = 1 << 30;  // of CacheCounters::missed_units, per share of 1
 
 struct CacheCounters {
-  std::atomic<uint64_t> page_hits{0};           // pages attended where they lay in memory
-  std::atomic<uint64_t> page_misses{0};         // pages that were read from below
+  std::atomic<uint64_t> page_hits{0};    // pages attended where they lay in memory
+  std::atomic<uint64_t> page_misses{0};  // pages that were read from below
+  // Pages attended, once per call: by the CPU where they lie, and on the device; carried: of these, what was
+  // in host memory and went up to be attended.
+  std::atomic<uint64_t> host_attended_pages{0};
+  std::atomic<uint64_t> host_attended_bytes{0};
+  std::atomic<uint64_t> device_attended_pages{0};
+  std::atomic<uint64_t> device_attended_bytes{0};
+  std::atomic<uint64_t> carried_pages{0};
+  std::atomic<uint64_t> carried_bytes{0};
   std::atomic<uint64_t> encode_nanoseconds{0};  // busy time over all threads
   std::atomic<uint64_t> attend_nanoseconds{0};
   std::atomic<uint64_t> wait_nanoseconds{0};  // attention stood still for reads

@@ -5,8 +5,9 @@
 // What crosses the link: tensors of the engine's that lie on the device, down and outputs up, once per call;
 // of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums; of an
 // attend call its queries go up once, in two orders where a step has several tiles; of a wave of up to
-// kWaveRuns runs the references of its pages go up and a merged partial per row comes down, two where some
-// pages are seen by all tiles and some by one, however many pages it has.
+// kWaveRuns runs the references of its pages go up, the pages of host memory that are to be attended here,
+// and a merged partial per row comes down, two where some pages are seen by all tiles and some by one,
+// however many pages it has.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
@@ -79,6 +80,18 @@ struct RowCopy {
   uint32_t count;
 };
 
+// A page in memory of host_memory() that a wave brings along.
+struct CarriedPage {
+  const uint8_t* from;
+  uint32_t bytes;
+};
+
+// Frames on the device: page i of what was carried lies at first + i * stride.
+struct CarriedFrames {
+  uint8_t* first = nullptr;
+  size_t stride = 0;
+};
+
 class PageDevice : public SlotMemory {
  public:
   ~PageDevice() override;
@@ -104,11 +117,20 @@ class PageDevice : public SlotMemory {
   virtual Status copy_rows(const RowCopy& copy) = 0;
   virtual Status finish_copies() = 0;
 
+  // Where slots of host memory come from: memory that the device reads at the speed of the link.
+  virtual SlotMemory& host_memory() = 0;
+  // Pages that one wave may bring along; 0: there is no room, or host memory is out of the device's reach.
+  virtual uint32_t carry_room() const = 0;
+  // Copies at most carry_room() pages to frames, which hold them for what follows until end_wave.
+  virtual Result<CarriedFrames> carry(std::span<const CarriedPage> pages) = 0;
+  // The same with memory of its own, and waits: for who measures the link. Returns the bytes copied.
+  virtual Result<uint64_t> try_link(uint32_t pages) = 0;
+
   virtual DeviceAttendSpace attend_space() = 0;
   // Takes the first `rows` rows of the space's q for the waves that follow.
   virtual Status load_queries(uint32_t rows) = 0;
   // Takes the first `refs` sections and `rows` first tokens of the space; both are free to change again after
-  // end_attend.
+  // end_wave.
   virtual Status begin_wave(uint32_t refs, uint32_t rows) = 0;
   virtual Status attend(const DeviceAttend& call) = 0;
   // Returns when the states of the attended rows, all below `rows`, are in the space.

@@ -8,7 +8,9 @@
 #include <string>
 #include <vector>
 
+#include "kvcache/charge.h"
 #include "kvcache/cuda_status.h"
+#include "kvcache/page_carrier_cuda.h"
 #include "quant/carver.h"
 #include "quant/cuda/launch.h"
 
@@ -26,27 +28,6 @@ constexpr uint32_t kPrefillRows = 64;  // of one kv head: from here on sections 
 constexpr size_t kPrefillScratch = size_t{40} << 20;
 constexpr uint32_t kLevels = 16;  // of a non-uniform side, at most
 
-// Bytes charged to a budget.
-class Charge {
- public:
-  Charge() = default;
-  Charge(const Charge&) = delete;
-  Charge& operator=(const Charge&) = delete;
-  ~Charge() {
-    if (budget_ != nullptr) budget_->release(Use::kWork, bytes_);
-  }
-  Status take(Budget& budget, uint64_t bytes) {
-    if (!budget.try_reserve(Use::kWork, bytes)) return budget.refusal(Use::kWork, bytes);
-    budget_ = &budget;
-    bytes_ = bytes;
-    return {};
-  }
-
- private:
-  Budget* budget_ = nullptr;
-  uint64_t bytes_ = 0;
-};
-
 // The work space, once in the device's memory and once, for what crosses the link, in pinned host memory.
 struct Space {
   float* keys;           // [kEncodePages][kv_heads][page_tokens][head_dim]
@@ -63,7 +44,11 @@ struct Space {
 class CudaPageDevice final : public PageDevice {
  public:
   CudaPageDevice(const PageDeviceSetup& setup, std::unique_ptr<Device> device, int index)
-      : config_(setup.config), device_(std::move(device)), index_(index), wave_pages_(setup.wave_pages) {
+      : config_(setup.config),
+        device_(std::move(device)),
+        index_(index),
+        wave_pages_(setup.wave_pages),
+        carrier_(index) {
     step_rows_ = config_.max_step_tokens * config_.query_heads;
     rows_ = 2 * step_rows_;
     stride_ = (config_.largest_page_bytes() + kPageAlign - 1) / kPageAlign * kPageAlign;
@@ -76,22 +61,20 @@ class CudaPageDevice final : public PageDevice {
     if (pinned_ != nullptr) (void)cudaFreeHost(pinned_);
   }
 
-  Status open(Budget& device_budget, Budget& host_budget) {
+  Status open(const PageDeviceSetup& setup) {
     if (Status status = select(); !status.ok()) return status;
     cudaError_t error = cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking);
     if (error != cudaSuccess) return cuda_status(error, "creating a stream on " + std::string(name()));
     set_partial_rows(kFillingRows);
     set_scratch();
     size_t device_bytes = carve_device(nullptr);
-    Status charged = device_charge_.take(device_budget, device_bytes);
-    if (!charged.ok()) {
-      // Prefill can do with less.
+    if (device_bytes > setup.device_budget.available() / 2) {
+      // Prefill can do with less, and pages cannot.
       set_partial_rows(kLeastPartialRows);
       scratch_bytes_ = 0;
       device_bytes = carve_device(nullptr);
-      charged = device_charge_.take(device_budget, device_bytes);
     }
-    if (!charged.ok()) {
+    if (Status charged = device_charge_.take(setup.device_budget, device_bytes); !charged.ok()) {
       return {charged.code(),
               "device_budget has no room for the work space of the device (lower "
               "max_step_tokens or raise it): " +
@@ -102,7 +85,7 @@ class CudaPageDevice final : public PageDevice {
     work_ = std::move(*work);
     carve_device(work_.data());
     const size_t host_bytes = carve_host(nullptr);
-    if (Status status = host_charge_.take(host_budget, host_bytes); !status.ok()) {
+    if (Status status = host_charge_.take(setup.host_budget, host_bytes); !status.ok()) {
       return {status.code(),
               "host_budget has no room for what crosses the link to the device (lower "
               "max_step_tokens or raise it): " +
@@ -113,6 +96,7 @@ class CudaPageDevice final : public PageDevice {
       return cuda_status(error, "pinning " + std::to_string(host_bytes) + " bytes of host memory");
     }
     carve_host(pinned_);
+    if (Status status = carrier_.open(*device_, setup, stride_, copies_); !status.ok()) return status;
     return load_levels();
   }
 
@@ -193,6 +177,24 @@ class CudaPageDevice final : public PageDevice {
   }
   Status finish_copies() override { return synchronize("copying a tensor of the engine's"); }
 
+  SlotMemory& host_memory() override { return carrier_.host_memory(); }
+  uint32_t carry_room() const override { return carrier_.room(); }
+  Result<CarriedFrames> carry(std::span<const CarriedPage> pages) override {
+    if (Status status = select(); !status.ok()) return status;
+    note(carrier_.carry(pages, stream_));
+    if (Status status = take_error("carrying pages"); !status.ok()) return status;
+    return carrier_.frames();
+  }
+  Result<uint64_t> try_link(uint32_t pages) override {
+    std::vector<CarriedPage> sources;
+    for (uint32_t i = 0; i < pages; ++i) {
+      sources.push_back({pages_ + i % kEncodePages * stride_, static_cast<uint32_t>(stride_)});
+    }
+    if (const Result<CarriedFrames> frames = carry(sources); !frames.ok()) return frames.status();
+    if (Status status = synchronize("measuring the link"); !status.ok()) return status;
+    return pages * stride_;
+  }
+
   DeviceAttendSpace attend_space() override { return {host_.q, host_.first_token, host_.refs, host_.out}; }
 
   Status load_queries(uint32_t rows) override {
@@ -263,6 +265,7 @@ class CudaPageDevice final : public PageDevice {
     host_.out = {carver.take<float>(size_t{rows_} * config_.head_dim), carver.take<float>(rows_),
                  carver.take<float>(rows_)};
     pages_ = carver.take<uint8_t>(size_t{kEncodePages} * stride_);
+    copies_ = carver.take<cuda::PageCopy>(wave_pages_);
     return carver.used();
   }
   void carve_shared(Carver* carver, Space* space) const {
@@ -357,10 +360,12 @@ class CudaPageDevice final : public PageDevice {
   uint8_t* pinned_ = nullptr;
   Space on_device_{};
   Space host_{};
-  uint8_t* pages_ = nullptr;    // [kEncodePages][stride_], on the host
-  uint8_t* scratch_ = nullptr;  // of prefill
+  uint8_t* pages_ = nullptr;          // [kEncodePages][stride_], on the host
+  cuda::PageCopy* copies_ = nullptr;  // [wave_pages_], on the host
+  uint8_t* scratch_ = nullptr;        // of prefill
   size_t scratch_bytes_ = 0;
   AttendState partials_{};  // [partial_rows_], on the device
+  CudaPageCarrier carrier_;
   std::map<uint8_t*, DeviceBuffer> chunks_;
 };
 
@@ -387,7 +392,7 @@ Result<std::unique_ptr<PageDevice>> create_cuda_page_device(const PageDeviceSetu
   Result<std::unique_ptr<Device>> device = create_cuda_device(options);
   if (!device.ok()) return device.status();
   auto page_device = std::make_unique<CudaPageDevice>(setup, std::move(*device), options.index);
-  if (Status status = page_device->open(setup.device_budget, setup.host_budget); !status.ok()) return status;
+  if (Status status = page_device->open(setup); !status.ok()) return status;
   return std::unique_ptr<PageDevice>(std::move(page_device));
 }
 

@@ -59,7 +59,8 @@ Residency::Residency(Budget* device_budget, Budget& host_budget, uint32_t kv_hea
   if (device_budget != nullptr) {
     pools_[0] = std::make_unique<SlotPool>(*device_budget, Use::kPages, kChunkBytes, device);
   }
-  pools_[1] = std::make_unique<SlotPool>(host_budget, Use::kPages, kChunkBytes);
+  SlotMemory* host_memory = device == nullptr ? nullptr : &device->host_memory();
+  pools_[1] = std::make_unique<SlotPool>(host_budget, Use::kPages, kChunkBytes, host_memory);
 }
 
 Residency::~Residency() {

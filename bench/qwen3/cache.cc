@@ -153,6 +153,9 @@ Cache::Cache(const CacheGeometry& geometry, const CacheOptions& options, ThreadP
   out.layer_option_count = static_cast<uint32_t>(layers.size());
   out.device_budget = options.device_budget;
   out.device = options.device;
+  out.device_link_speed = options.device_link_speed;
+  out.host_attend_speed = options.host_attend_speed;
+  out.device_attend_speed = options.device_attend_speed;
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;
   out.nvme_path = c_string(options_.nvme_path);

@@ -23,6 +23,10 @@ struct CacheOptions {
   uint32_t sink_tokens = 4;
   uint64_t device_budget = 0;  // bytes, as all budgets; 0: no device tier
   uint32_t device = QUIRE_DEVICE_CPU;
+  // Where pages of host memory are attended, with a CUDA device; 0: measured.
+  uint64_t device_link_speed = 0;
+  uint64_t host_attend_speed = 0;
+  uint64_t device_attend_speed = 0;
   uint64_t host_budget = uint64_t{1} << 30;
   uint64_t nvme_budget = 0;       // 0: no disk tier
   std::string nvme_path;          // a folder

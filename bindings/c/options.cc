@@ -99,6 +99,9 @@ Result<EngineOptions> engine_options(const quire_options& options) {
   if (Status status = apply_layer_options(options, &config); !status.ok()) return status;
   if (Status status = check_io(options); !status.ok()) return status;
 
+  config.speeds = {static_cast<double>(options.device_link_speed),
+                   static_cast<double>(options.host_attend_speed),
+                   static_cast<double>(options.device_attend_speed)};
   out.device_budget = options.device_budget;
   out.host_budget = options.host_budget;
   out.nvme_budget = options.nvme_budget;

@@ -32,6 +32,18 @@ void by_tier(std::string* out, const char* name, const char* help, const quire_s
   line("nvme", bytes ? stats.nvme_bytes : stats.nvme_pages);
 }
 
+// Where pages were attended: on a device those that lay there and those that were carried up.
+void by_place(std::string* out, const char* name, const char* help, uint64_t host, uint64_t device,
+              uint64_t carried) {
+  head(out, name, "counter", help);
+  const auto line = [&](const char* place, uint64_t value) {
+    *out += std::string("quire_") + name + "{place=\"" + place + "\"} " + std::to_string(value) + '\n';
+  };
+  line("host", host);
+  line("device", device - carried);
+  line("carried", carried);
+}
+
 // Buckets count what took at most their bound: everything before is in them too.
 void histogram(std::string* out, const char* tier, const char* operation, const LatencySnapshot& snapshot) {
   const std::string labels = std::string("tier=\"") + tier + "\",operation=\"" + operation + "\"";
@@ -61,6 +73,11 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
   by_tier(&out, "tier_pages", "Copies of pages.", stats);
   single(&out, "page_hits_total", "counter", "Pages attended in memory.", count(stats.page_hits));
   single(&out, "page_misses_total", "counter", "Pages that had to be read.", count(stats.page_misses));
+  by_place(&out, "attended_pages_total",
+           "Pages attended, by where; carried: on the device, from host memory.", stats.host_attended_pages,
+           stats.device_attended_pages, stats.carried_pages);
+  by_place(&out, "attended_bytes_total", "Bytes of these pages.", stats.host_attended_bytes,
+           stats.device_attended_bytes, stats.carried_bytes);
   single(&out, "pages_lost_total", "counter", "Pages to be computed again.", count(stats.pages_lost));
   single(&out, "read_bytes_total", "counter", "Bytes read from disk.", count(stats.read_bytes));
   single(&out, "written_bytes_total", "counter", "Bytes written to disk.", count(stats.written_bytes));

@@ -232,10 +232,10 @@ typedef struct quire_options {
   uint64_t model_fingerprint[2];
   quire_eviction eviction; /* of host memory; sinks and the window of a selection leave last. Default AUTO */
   /* QUIRE_DEVICE_CPU (default), or QUIRE_DEVICE_CUDA + i: pages are then folded and attended on that device
-   * while they lie in device_budget, which must not be 0 and also pays for work space there; pages that have
-   * left it are attended by the CPU. post_rope without digests only. QUIRE_UNSUPPORTED where this library was
-   * built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a device
-   * fails. The tensors of a step may lie on that device, too (quire_place). */
+   * while they lie in device_budget, which must not be 0 and also pays for work space there; of pages that
+   * have left it see device_link_speed. post_rope without digests only. QUIRE_UNSUPPORTED where this library
+   * was built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a
+   * device fails. The tensors of a step may lie on that device, too (quire_place). */
   uint32_t device;
   /* 0 (default), or a zstd level of 1 to 9 for pages on disk, where that saves more than 5 % of a page: those
    * of the codecs of 16 and 32 bits, and some of int8. Costs a core's time per page written and read (see
@@ -244,7 +244,16 @@ typedef struct quire_options {
   /* NULL, or a file for quire-trace: which pages each step attended. Kept in memory until quire_close, beside
    * the budgets: at most 112 MiB, the first million events. */
   const char* access_trace_path;
-  uint64_t reserved[1];
+  /* With device = QUIRE_DEVICE_CUDA, of pages that have left device_budget and lie in host memory: they are
+   * attended by the CPU where they lie, or carried up to be attended on the device, or some of them so and
+   * some so, whatever ends first at these speeds (kvcache/placement.h). The link's in bytes per second from
+   * host memory; the two others' in bytes of pages per second, times the query rows of a kv head that see
+   * them (at least 4). 0 (default): measured, the link once by quire_open. With all three set, where a page
+   * is attended, and so every bit of the output, follows from the calls alone. */
+  uint64_t device_link_speed;
+  uint64_t host_attend_speed;
+  uint64_t device_attend_speed;
+  uint64_t reserved[4];
 } quire_options;
 
 QUIRE_API_VOID void quire_options_init(quire_options* options);
@@ -527,6 +536,11 @@ typedef struct quire_stats {
    * gain. */
   uint64_t stored_bytes, compressed_pages, tried_bytes, packed_bytes;
   uint64_t partial_pages; /* of page_misses: read from disk for the kv heads alone that chose the page */
+  /* Pages attended, once per call of quire_attend: by the CPU where they lay, and on a CUDA device; of these
+   * the ones that were carried up for it. And their bytes. */
+  uint64_t host_attended_pages, device_attended_pages, carried_pages;
+  uint64_t host_attended_bytes, device_attended_bytes, carried_bytes;
+  uint64_t reserved[4];
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);

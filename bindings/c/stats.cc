@@ -35,6 +35,15 @@ void fill_pages(Engine& engine, quire_stats* out) {
       bits_per_value(pages.page_bytes + host.used(Use::kTails) + host.used(Use::kTables), out->values);
 }
 
+void fill_places(const CacheCounters& counters, quire_stats* out) {
+  out->host_attended_pages = counters.host_attended_pages.load(std::memory_order_relaxed);
+  out->device_attended_pages = counters.device_attended_pages.load(std::memory_order_relaxed);
+  out->carried_pages = counters.carried_pages.load(std::memory_order_relaxed);
+  out->host_attended_bytes = counters.host_attended_bytes.load(std::memory_order_relaxed);
+  out->device_attended_bytes = counters.device_attended_bytes.load(std::memory_order_relaxed);
+  out->carried_bytes = counters.carried_bytes.load(std::memory_order_relaxed);
+}
+
 void fill_prefixes(const PrefixCache& prefixes, quire_stats* out) {
   const PrefixCounts& counts = prefixes.counts();
   out->prefix_shared_tokens = counts.shared_tokens.load(std::memory_order_relaxed);
@@ -71,6 +80,7 @@ void fill_stats(Engine& engine, quire_stats* out) {
   const CacheCounters& counters = engine.counters();
   out->page_hits = counters.page_hits.load(std::memory_order_relaxed);
   out->page_misses = counters.page_misses.load(std::memory_order_relaxed);
+  fill_places(counters, out);
   out->encode_seconds = seconds(counters.encode_nanoseconds);
   out->attend_seconds = seconds(counters.attend_nanoseconds);
   out->io_wait_seconds = seconds(counters.wait_nanoseconds);

@@ -85,6 +85,11 @@ TEST(Stats, CountWhatWasHeldAndMoved) {
   EXPECT_GE(held.read_bytes, page_bytes);
   EXPECT_LE(held.promoted_pages, held.page_misses);
   EXPECT_EQ(held.partial_pages, 0U) << "nothing was selected";
+  // Pages are held to be attended, and some that were held ahead go unused.
+  EXPECT_GT(held.host_attended_pages, 0U);
+  EXPECT_LE(held.host_attended_pages, held.page_hits + held.page_misses);
+  EXPECT_EQ(held.host_attended_bytes, held.host_attended_pages * page_bytes);
+  EXPECT_EQ(held.device_attended_pages + held.carried_pages, 0U) << "there is no GPU";
   for (const double busy : {held.encode_seconds, held.attend_seconds}) {
     EXPECT_GT(busy, 0);
     EXPECT_LE(busy, wall * (kThreads + 1));
@@ -149,6 +154,12 @@ TEST(Prometheus, SaysWhatTheStatsSayAndCountsEveryRequest) {
   EXPECT_EQ(sample(text, "quire_tokens"), static_cast<double>(stats.tokens));
   EXPECT_EQ(sample(text, "quire_tier_pages{tier=\"nvme\"}"), static_cast<double>(stats.nvme_pages));
   EXPECT_EQ(sample(text, "quire_demoted_bytes_total"), static_cast<double>(stats.demoted_bytes));
+  EXPECT_GT(stats.host_attended_pages, 0U);
+  EXPECT_EQ(sample(text, "quire_attended_pages_total{place=\"host\"}"),
+            static_cast<double>(stats.host_attended_pages));
+  EXPECT_EQ(sample(text, "quire_attended_bytes_total{place=\"host\"}"),
+            static_cast<double>(stats.host_attended_bytes));
+  EXPECT_EQ(sample(text, "quire_attended_pages_total{place=\"carried\"}"), 0);
   const std::string writes = "{tier=\"nvme\",operation=\"write\"";
   const double count = sample(text, "quire_request_seconds_count" + writes + "}");
   EXPECT_GT(count, 0);

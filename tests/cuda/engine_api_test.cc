@@ -4,6 +4,7 @@
 
 #include <cstring>
 
+#include "bindings/c/options.h"
 #include "bindings/c/quire.h"
 #include "tests/cuda/engine_runner.h"
 
@@ -218,6 +219,19 @@ TEST_F(CudaEngine, ATensorOnADeviceNeedsACacheThere) {
   EXPECT_NE(std::string(quire_last_error(cache)).find("tensor values lies on a device"), std::string::npos);
   EXPECT_EQ(quire_step_end(step), QUIRE_INVALID);  // it lacks its layer
   EXPECT_EQ(quire_close(cache), QUIRE_OK);
+}
+
+TEST_F(CudaEngine, SpeedsComeFromTheOptions) {
+  const World world = api_world();
+  quire_options options = api_options(world);
+  options.device_link_speed = 1;
+  options.host_attend_speed = 2;
+  options.device_attend_speed = 3;
+  const Result<EngineOptions> opened = ::quire::engine_options(options);
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  EXPECT_EQ(opened->config.speeds.link, 1);
+  EXPECT_EQ(opened->config.speeds.host, 2);
+  EXPECT_EQ(opened->config.speeds.device, 3);
 }
 
 TEST_F(CudaEngine, ChoosesADeviceThatThereIs) {

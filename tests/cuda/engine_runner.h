@@ -61,6 +61,36 @@ inline std::unique_ptr<Engine> open_on_device(const World& world) {
   return engine.ok() ? std::move(*engine) : nullptr;
 }
 
+// The least budget that an engine opens with, to 4 KiB.
+inline uint64_t least(World world, uint64_t World::*budget) {
+  uint64_t too_little = 0;
+  uint64_t enough = world.*budget;
+  while (enough - too_little > 4096) {
+    world.*budget = (too_little + enough) / 2;
+    (try_open_on_device(world).ok() ? enough : too_little) = world.*budget;
+  }
+  return enough;
+}
+
+inline ResidencyCounts counts_of(Engine& engine) {
+  ResidencyLock lock = engine.residency().lock();
+  return engine.residency().counts(lock);
+}
+
+// The worst relative difference of any row's output.
+inline double worst_difference(const World& world, const Output& a, const Output& b) {
+  double worst = 0;
+  for (size_t layer = 0; layer < a.out.size(); ++layer) {
+    EXPECT_EQ(a.out[layer].size(), b.out[layer].size());
+    for (size_t at = 0; at < a.out[layer].size(); at += world.head_dim) {
+      const auto begin = b.out[layer].begin() + static_cast<ptrdiff_t>(at);
+      const std::vector<double> expected(begin, begin + world.head_dim);
+      worst = std::max(worst, relative_error(a.out[layer].data() + at, expected));
+    }
+  }
+  return worst;
+}
+
 // Appends `count` tokens, keys and values times `scale`. Without queries: what a prefill's attention costs on
 // the emulator is another test's.
 inline Status append_tokens(Engine& engine, const World& world, Sequence* sequence, uint64_t first,

@@ -31,25 +31,6 @@ Sequence* new_sequence(Engine& engine, const World& world) {
   return sequence;
 }
 
-ResidencyCounts counts_of(Engine& engine) {
-  ResidencyLock lock = engine.residency().lock();
-  return engine.residency().counts(lock);
-}
-
-// The worst relative difference of any row's output.
-double worst_difference(const World& world, const Output& a, const Output& b) {
-  double worst = 0;
-  for (size_t layer = 0; layer < a.out.size(); ++layer) {
-    EXPECT_EQ(a.out[layer].size(), b.out[layer].size());
-    for (size_t at = 0; at < a.out[layer].size(); at += world.head_dim) {
-      const auto begin = b.out[layer].begin() + static_cast<ptrdiff_t>(at);
-      const std::vector<double> expected(begin, begin + world.head_dim);
-      worst = std::max(worst, relative_error(a.out[layer].data() + at, expected));
-    }
-  }
-  return worst;
-}
-
 // The CPU's own attention over folded pages, the device's (tiles of prefill take weights of 8 bits),
 // together.
 double tolerance(CodecId codec) { return codec == CodecId::kInt8 ? 2e-3 : 2.5e-2; }
@@ -93,17 +74,6 @@ TEST_F(CudaEngine, AttendsAsTheCpuDoesInPrefillAndDecode) {
     }
   }
   std::printf("[counts] cases=%u\n", cases);
-}
-
-// The least budget that an engine opens with, to 4 KiB.
-uint64_t least(World world, uint64_t World::*budget) {
-  uint64_t too_little = 0;
-  uint64_t enough = world.*budget;
-  while (enough - too_little > 4096) {
-    world.*budget = (too_little + enough) / 2;
-    (try_open_on_device(world).ok() ? enough : too_little) = world.*budget;
-  }
-  return enough;
 }
 
 // Little room on the device and in host memory, and a disk.

@@ -41,6 +41,7 @@ EngineOptions engine_options(const World& world) {
   config.recent_pages = world.recent_pages;
   config.max_step_tokens = world.max_step_tokens;
   config.digests = world.digests;
+  config.speeds = world.speeds;
   config.key_space = world.key_space;
   LayerConfig layer;
   layer.key_codec = world.key_codec;

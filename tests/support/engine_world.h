@@ -29,6 +29,7 @@ struct World {
   std::vector<int8_t> key_levels;  // of nuq codecs; empty: the default ones
   std::vector<int8_t> value_levels;
   uint64_t device_budget = 0;
+  AttendSpeeds speeds{};
   uint64_t host_budget = uint64_t{64} << 20;
   uint64_t nvme_budget = 0;
   std::string nvme_path = "/tmp";

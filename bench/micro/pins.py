@@ -107,11 +107,22 @@ def text_of(figures):
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
 
+def with_missing(pinned, now):
+    """What is measured now, and of instruction sets that this machine cannot run the errors as they were."""
+    kept = {}
+    for isa in missing_isas(pinned, now):
+        print(f"errors of {isa} stay as they were: this machine does not run it")
+        kept |= {name: value for name, value in pinned["error"].items() if isa_of(name) == isa}
+    return now | {"error": dict(sorted((now["error"] | kept).items()))}
+
+
 def update(options):
     now = measure(options)
     path = Path(options.pinned)
     if path.exists():
-        now["margins"] = json.loads(path.read_text(encoding="utf-8"))["margins"]
+        pinned = json.loads(path.read_text(encoding="utf-8"))
+        now["margins"] = pinned["margins"]
+        now = with_missing(pinned, now)
     path.write_text(text_of(now), encoding="utf-8")
     return 0
 

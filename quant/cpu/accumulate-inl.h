@@ -32,6 +32,9 @@ void score_quads(Tile& tile, RowBlock& block) {
 // A weight above this share of the sum of all before its section is worth 16 bits.
 inline constexpr float kDominantShare = 1.0F / 8;
 
+// Whether weights of 8 bits take fewer instructions than those of 16.
+inline constexpr bool kHasCoarse = Product<Side::kValue, false>::kParts < Product<Side::kValue, true>::kParts;
+
 // How a section's weights become integers, up to `tops` of each row: weight_top and weight_scale.
 HWY_INLINE void scale_weights(const Section& section, Floats largest_log2, Floats tops, RowBlock& block) {
   // Beyond 100 octaves below the maximum, what a section adds is lost in the rounding of o.
@@ -40,16 +43,16 @@ HWY_INLINE void scale_weights(const Section& section, Floats largest_log2, Float
   store(splat(section.value_factor) / tops * exp2(splat(0.0F) - octaves), block.weight_scale);
 }
 
-// Weights of 8 bits, relative to the section's largest, serve 4 bits and below, except where few tokens
-// dominate: then errors of all others, relative to the output, would reach a percent. Only the row decides; a
-// row of 8 bits gets the same sums from either product. True when some row needs the precise product. What
-// came before the section must be in l.
-template <Form kForm, int kRows>
+// Weights of 8 bits, relative to the section's largest, serve 4 bits and below (kFewBits), except where few
+// tokens dominate: then errors of all others, relative to the output, would reach a percent. Only the row
+// decides; a row of 8 bits gets the same sums from either product. True when some row needs the precise
+// product. What came before the section must be in l.
+template <bool kFewBits, int kRows>
 HWY_INLINE bool choose_precision(const Section& section, const SectionMaxima& maxima, RowBlock& block) {
   using Coarse = Product<Side::kValue, false>;
   using Precise = Product<Side::kValue, true>;
   const Floats fine = splat(Precise::kWeightTop);
-  if constexpr (kForm.bits < 8 && Coarse::kParts < Precise::kParts) {
+  if constexpr (kFewBits && kHasCoarse) {
     const Floats peak = exp2(max(maxima.score - load(block.m), splat(-200.0F)));
     const Floats limit = select(lane_index() < splat(kRows), load(block.l) * splat(kDominantShare), peak);
     const Mask dominated = limit < peak;
@@ -62,9 +65,9 @@ HWY_INLINE bool choose_precision(const Section& section, const SectionMaxima& ma
 }
 
 // The weights of one row as operands of the value product.
-template <Form kForm, bool kPrecise, bool kMids, bool kMasked, class Shape>
+template <bool kFewBits, bool kPrecise, bool kMids, bool kMasked, class Shape>
 HWY_INLINE RowSums weigh_row_in_quads(const Tile& tile, const RowBlock& block, int r) {
-  constexpr Exp2 kExp2 = kForm.bits < 8 ? Exp2::kRough : Exp2::kFull;
+  constexpr Exp2 kExp2 = kFewBits ? Exp2::kRough : Exp2::kFull;
   using Dot = Product<Side::kValue, kPrecise>;
   const Shape shape(tile.shape);
   const uint32_t quads = shape.tokens() / 4;
@@ -78,9 +81,38 @@ HWY_INLINE RowSums weigh_row_in_quads(const Tile& tile, const RowBlock& block, i
       });
 }
 
-// o += weights * values.
+template <bool kFewBits, bool kPrecise, bool kMids, bool kMasked, int kRows, class Shape>
+HWY_INLINE void weigh_rows_in_quads(Tile& tile, RowBlock& block) {
+  RowSums sums[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    sums[r] = weigh_row_in_quads<kFewBits, kPrecise, kMids, kMasked, Shape>(tile, block, r);
+  }
+  add_sums<kMids>(sums, block);
+}
+
+// Scores to operands of the value product; true for those of the precise one. A call of its own, a nanosecond
+// in hundreds: all codecs of few bits share it.
+template <bool kFewBits, bool kMids, bool kMasked, int kRows, class Shape>
+HWY_NOINLINE bool weigh_in_quads(Tile& tile, RowBlock& block) {
+  const Shape shape(tile.shape);
+  RowMaxima maxima[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    maxima[r] = row_maxima<kMasked>(tile.scores, tile.section.value_token_log2, block, r, shape.tokens());
+  }
+  const SectionMaxima section = reduce_maxima(maxima);
+  raise_maximum<kRows>(tile, block, section.score);
+  const bool precise = choose_precision<kFewBits, kRows>(tile.section, section, block);
+  if (precise) {
+    weigh_rows_in_quads<kFewBits, true, kMids, kMasked, kRows, Shape>(tile, block);
+  } else if constexpr (kFewBits && kHasCoarse) {
+    weigh_rows_in_quads<kFewBits, false, kMids, kMasked, kRows, Shape>(tile, block);
+  }
+  return precise;
+}
+
+// o += weights * values. A call of its own: weights with and without midpoints and masks share it.
 template <Form kForm, bool kPrecise, int kRows, class Shape>
-HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
+HWY_NOINLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
   const Shape shape(tile.shape);
   const float* offset = tile.section.value_offset;
   float* const o = tile.o + size_t{block.first} * shape.dim();
@@ -97,25 +129,6 @@ HWY_INLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
           store(mul_add(splat(block.offset_weight[r]), channel_offset, out), at);
         }
       });
-}
-
-template <Form kForm, bool kPrecise, bool kMids, bool kMasked, int kRows, class Shape>
-HWY_INLINE void weigh_and_accumulate(Tile& tile, RowBlock& block) {
-  RowSums sums[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    sums[r] = weigh_row_in_quads<kForm, kPrecise, kMids, kMasked, Shape>(tile, block, r);
-  }
-  add_sums<kMids>(sums, block);
-  accumulate_quads<kForm, kPrecise, kRows, Shape>(tile, block);
-}
-
-template <Form kForm, bool kMids, bool kMasked, int kRows, class Shape>
-HWY_INLINE void weigh_at_precision(Tile& tile, RowBlock& block, bool precise) {
-  if (precise) {
-    weigh_and_accumulate<kForm, true, kMids, kMasked, kRows, Shape>(tile, block);
-  } else if constexpr (kForm.bits < 8) {
-    weigh_and_accumulate<kForm, false, kMids, kMasked, kRows, Shape>(tile, block);
-  }
 }
 
 }  // namespace quire::HWY_NAMESPACE

@@ -48,15 +48,12 @@ void score_rotated_keys(Tile& tile, RowBlock&) {
 
 template <Form kForm, int kRows, class Shape, bool kMids, bool kMasked>
 void weigh_codes(Tile& tile, RowBlock& block) {
-  const Shape shape(tile.shape);
-  RowMaxima maxima[kRows];
-  for (int r = 0; r < kRows; ++r) {
-    maxima[r] = row_maxima<kMasked>(tile.scores, tile.section.value_token_log2, block, r, shape.tokens());
+  constexpr bool kFewBits = kForm.bits < 8;
+  if (weigh_in_quads<kFewBits, kMids, kMasked, kRows, Shape>(tile, block)) {
+    accumulate_quads<kForm, true, kRows, Shape>(tile, block);
+  } else if constexpr (kFewBits && kHasCoarse) {
+    accumulate_quads<kForm, false, kRows, Shape>(tile, block);
   }
-  const SectionMaxima section = reduce_maxima(maxima);
-  raise_maximum<kRows>(tile, block, section.score);
-  const bool precise = choose_precision<kForm, kRows>(tile.section, section, block);
-  weigh_at_precision<kForm, kMids, kMasked, kRows, Shape>(tile, block, precise);
 }
 
 template <bool kBf16, int kRows, class Shape, bool kMasked>

@@ -108,6 +108,13 @@ class Gate(unittest.TestCase):
         del now["error"]["avx512 attend rot4/rot4"]
         self.assertEqual(pins.missing_isas(PINNED, now), ["avx512"])
 
+    def test_its_errors_outlive_an_update(self):
+        now = copy.deepcopy(PINNED)
+        del now["error"]["avx512 attend rot4/rot4"]
+        now["error"]["encode rot4/rot4"] = 0.05
+        kept = pins.with_missing(PINNED, now)["error"]
+        self.assertEqual(kept, PINNED["error"] | {"encode rot4/rot4": 0.05})
+
 
 if __name__ == "__main__":
     unittest.main()

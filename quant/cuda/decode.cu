@@ -8,7 +8,7 @@ namespace {
 
 constexpr unsigned kThreads = 256;
 
-__global__ void __launch_bounds__(kThreads) decode_kernel(const __grid_constant__ DecodeArgs args) {
+__global__ void __launch_bounds__(kThreads, 4) decode_kernel(const __grid_constant__ DecodeArgs args) {
   const SectionShape shape = args.format.shape;
   const Side side = blockIdx.y == 0 ? Side::kKey : Side::kValue;
   QUIRE_SHARED(int8_t[kDecodeLevels], levels);

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Compiles the kernels to PTX and on to machine code, and checks what no emulator can see.
 
-usage: census.py NVCC ROOT [--arch 90] [UNIT...]
+usage: census.py NVCC ROOT [--arch 80,90,100,120] [UNIT...]
 
 UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, a few that compile in seconds. Of each: no `trap` (nvcc makes one
-of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory, and the
-instructions that the kernel is built on. Prints a line per unit and exits with 1 when one is not as it should be.
+of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory on any
+architecture, and the instructions that the kernel is built on. PTX is made once, for the first architecture. Prints a line
+per unit and exits with 1 when one is not as it should be.
 """
 
 import argparse
@@ -43,9 +44,9 @@ def wanted(unit):
     return next((found for name, found in WANTED.items() if unit.startswith(name)), [])
 
 
-def faults(nvcc, root, unit, arch, folder):
+def faults(nvcc, root, unit, archs, folder):
     ptx = folder / f"{unit}.ptx"
-    flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{arch}", "-I", str(root)]
+    flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{archs[0]}", "-I", str(root)]
     if unit in EXACT:
         flags.append("--fmad=false")
     subprocess.run([nvcc, *flags, "-ptx", str(source_of(root, unit)), "-o", str(ptx)], check=True)
@@ -58,10 +59,11 @@ def faults(nvcc, root, unit, arch, folder):
     for name in wanted(unit):
         if name not in generic:
             yield f"{unit}: has no {name}"
-    command = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
-    result = subprocess.run([*command, str(ptx), "-o", str(folder / "unit.cubin")], capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        yield f"{unit}: {result.stderr.strip()[:400]}"
+    for arch in archs:
+        command = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
+        result = subprocess.run([*command, str(ptx), "-o", str(folder / "unit.cubin")], capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            yield f"{unit} on sm_{arch}: {result.stderr.strip()[:400]}"
 
 
 def main():
@@ -69,15 +71,16 @@ def main():
     parser.add_argument("nvcc")
     parser.add_argument("root", type=Path)
     parser.add_argument("units", nargs="*", default=QUICK)
-    parser.add_argument("--arch", default="90")
+    parser.add_argument("--arch", default="80,90,100,120")
     arguments = parser.parse_args()
+    archs = arguments.arch.split(",")
     found = []
     with tempfile.TemporaryDirectory() as folder:
         for unit in arguments.units or QUICK:
-            found += faults(arguments.nvcc, arguments.root.resolve(), unit, arguments.arch, Path(folder))
+            found += faults(arguments.nvcc, arguments.root.resolve(), unit, archs, Path(folder))
     for fault in found:
         print(fault)
-    print(f"[counts] cases={len(arguments.units or QUICK)} faults={len(found)}")
+    print(f"[counts] cases={len(arguments.units or QUICK) * len(archs)} faults={len(found)}")
     return 1 if found else 0
 
 

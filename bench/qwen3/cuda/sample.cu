@@ -99,7 +99,7 @@ __device__ unsigned long long front_key(const SampleArgs& args, unsigned long lo
   return block_reduce(best, scratch, MaxOf{});
 }
 
-__global__ void __launch_bounds__(kThreads) sample_kernel(const __grid_constant__ SampleArgs args) {
+__global__ void __launch_bounds__(kThreads, 1) sample_kernel(const __grid_constant__ SampleArgs args) {
   Smem shared;
   const Search search{args, shared.take<unsigned long long>(kBins),
                       shared.take<unsigned long long>(kWarpLanes)};

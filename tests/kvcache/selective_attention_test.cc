@@ -237,6 +237,7 @@ TEST(SelectiveAttention, ReportsTheWorstWhereNoFoldedPageIsAttended) {
 }
 
 TEST(SelectiveAttention, DigestsAreChargedToTheBudget) {
+  constexpr uint64_t kPrompt = 8000;
   constexpr uint64_t kWindow = 64;  // what is attended does not matter
   uint64_t bytes[2];
   for (const bool digests : {false, true}) {
@@ -244,13 +245,13 @@ TEST(SelectiveAttention, DigestsAreChargedToTheBudget) {
     world.digests = digests;
     std::unique_ptr<Engine> engine = open_engine(world);
     Sequence* sequence = *engine->cache().create_sequence();
-    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 20000, 512, kWindow).status.ok());
+    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, kPrompt, 512, kWindow).status.ok());
     bytes[digests ? 1 : 0] = engine->host_budget().used(Use::kTables);
   }
-  const uint64_t pages = 2 * (20000 / 32);
+  const uint64_t pages = 2 * (kPrompt / 32);
   const uint64_t want = pages * 2 * (8 + 2 * 64);  // kv heads, bytes of one
-  EXPECT_GE(bytes[1] - bytes[0], want - (64 << 10));
-  EXPECT_LE(bytes[1] - bytes[0], want + want / 4 + (64 << 10));
+  EXPECT_GE(bytes[1] - bytes[0], want - (32 << 10));
+  EXPECT_LE(bytes[1] - bytes[0], want + want / 4 + (32 << 10));
 }
 
 TEST(SelectiveAttention, PreRopeHasNoDigests) {
@@ -272,6 +273,7 @@ TEST(SelectiveAttention, ReadsOnlyTheHeadsThatChose) {
   world.eviction = Eviction::kNewestFirst;  // nothing that is read stays: each step reads anew
   world.host_budget = uint64_t{10} << 20;
   world.nvme_budget = uint64_t{64} << 20;
+  constexpr uint64_t kPrompt = 5000;
   std::array<uint64_t, 2> bytes{};
   Output parts;
   Output whole_pages;
@@ -279,10 +281,10 @@ TEST(SelectiveAttention, ReadsOnlyTheHeadsThatChose) {
     world.read_gap = whole ? uint64_t{1} << 30 : kReadGap;
     std::unique_ptr<Engine> engine = open_engine(world);
     Sequence* sequence = *engine->cache().create_sequence();
-    Output output = run_chunks(*engine, world, sequence, 0, 6000, 64);
+    Output output = run_chunks(*engine, world, sequence, 0, kPrompt, 64);
     const uint64_t before = engine->mover()->tier_stats().read_bytes;
     for (uint64_t i = 0; i < 40 && output.status.ok(); ++i) {
-      output.extend(run_step(*engine, world, sequence, 6000 + i, 1));
+      output.extend(run_step(*engine, world, sequence, kPrompt + i, 1));
     }
     ASSERT_TRUE(output.status.ok()) << output.status.message();
     bytes[whole ? 1 : 0] = engine->mover()->tier_stats().read_bytes - before;

@@ -104,7 +104,7 @@ Status Engine::build_page_device() {
   if (!options_.open_page_device) return {};
   if (device_budget_ == nullptr) return invalid("a device is given but device_budget is 0: set it");
   Result<std::unique_ptr<PageDevice>> device =
-      options_.open_page_device({options_.config, *device_budget_, *host_budget_, kWavePages});
+      options_.open_page_device({options_.config, *device_budget_, *host_budget_, kWavePages, kSpacePages});
   if (!device.ok()) return device.status();
   page_device_ = std::move(*device);
   return {};

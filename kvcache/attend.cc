@@ -110,15 +110,30 @@ Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
     status = compute_wave(call);
     for (size_t i = 0; i < call.wave; ++i) {
       if (status.ok() && context_.residency.watches_use()) note_used(call, i);
-      release_run(context_.residency, &held_[i]);
     }
-    held_.erase(held_.begin(), held_.begin() + static_cast<ptrdiff_t>(call.wave));
-    call.next_run += call.wave;
+    pass_wave(call);
   }
+  if (status.ok()) status = end_on_device();
+  abandon_device();
+  release_passed();
   for (HeldRun& run : held_) release_run(context_.residency, &run);
   held_.clear();
   if (status.ok()) finish(call);
   return status;
+}
+
+// The wave's runs are let go, or kept while the device may read them.
+void Attender::pass_wave(Call& call) {
+  const auto end = held_.begin() + static_cast<ptrdiff_t>(call.wave);
+  passed_.insert(passed_.end(), held_.begin(), end);
+  held_.erase(held_.begin(), end);
+  call.next_run += call.wave;
+  if (batch_.waves == 0) release_passed();
+}
+
+void Attender::release_passed() {
+  for (HeldRun& run : passed_) release_run(context_.residency, &run);
+  passed_.clear();
 }
 
 template <typename Predicate>

@@ -36,6 +36,8 @@ struct SelectionSpace {
 
 inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
 inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
+// A device is given so many pages before anybody waits for it.
+inline constexpr uint32_t kSpacePages = 8 * kWavePages;
 
 // A tile of each kv head, plan tiles first + head * stride, and where its rows stand on the device: row +
 // head * head_rows.
@@ -52,6 +54,24 @@ struct DeviceCall {
   uint32_t pages;
   size_t first_tile;
   size_t end;
+};
+
+// Waves that a device has been given and nobody has waited for. Their pages stay held.
+struct DeviceBatch {
+  uint32_t waves = 0;
+  uint32_t refs = 0;  // of the device's space that they have taken
+  uint32_t rows = 0;
+  double work = 0;           // as placement.h has it
+  double carry_seconds = 0;  // that carried pages should have taken
+  Nanoseconds start{};
+  std::vector<DeviceTile> tiles;  // by group; rows are those of the states
+  std::vector<size_t> groups;     // their ends, in tiles; in one no tile stands twice
+
+  void restart(Nanoseconds now) {
+    tiles.clear();
+    groups.clear();
+    *this = {0, 0, 0, 0, 0, now, std::move(tiles), std::move(groups)};
+  }
 };
 
 class Attender {
@@ -89,6 +109,8 @@ class Attender {
   void count_pages(const HeldRun& run) const;
   Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);
   Status compute_wave(Call& call);
+  void pass_wave(Call& call);
+  void release_passed();
   void compute_on_host(Call& call);
   void wave_angles(const Call& call);
   Status prepare(Call& call);
@@ -119,9 +141,13 @@ class Attender {
   WaveWork wave_work(const Call& call) const;
   Status carry_pages(const Call& call, uint32_t count);
   void count_places(const Call& call);
+  void note_device_speed(Nanoseconds idle, Nanoseconds end);
   // Of pages that lie on the device (attend_device.cc).
+  bool has_room_on_device() const;
   Status begin_on_device(Call& call);
   Status end_on_device();
+  void abandon_device();
+  void merge_from_device(std::span<const DeviceTile> tiles);
   Status load_queries(Call& call);
   void list_device_pages(const Call& call, uint32_t entry, SectionRef* sections);
   size_t share_device_rows(const Call& call, size_t first);
@@ -153,9 +179,11 @@ class Attender {
   double link_ = 0;                              // as AttendSpeeds has it, like the meters
   SpeedMeter host_speed_;
   SpeedMeter device_speed_;
+  DeviceBatch batch_;
   AttendPlan plan_;
-  std::deque<HeldRun> held_;   // runs of this call from the wave's first on, in order
-  std::deque<HeldRun> ahead_;  // of what is attended next
+  std::vector<HeldRun> passed_;  // runs of this call that the device may still read
+  std::deque<HeldRun> held_;     // runs of this call from the wave's first on, in order
+  std::deque<HeldRun> ahead_;    // of what is attended next
 };
 
 }  // namespace quire

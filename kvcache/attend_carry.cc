@@ -71,10 +71,7 @@ Status Attender::carry_pages(const Call& call, uint32_t count) {
   if (carried_.empty()) return {};
   PageDevice& device = *context_.residency.device();
   const Result<CarriedFrames> frames = device.carry(carried_);
-  if (!frames.ok()) {
-    (void)device.end_wave(0);  // the pages are let go: nothing may be reading them then
-    return frames.status();
-  }
+  if (!frames.ok()) return frames.status();
   const uint8_t* frame = frames->first;
   each([&](HeldRun& run, uint32_t i) {
     run.bytes[i] = frame;
@@ -111,27 +108,37 @@ void Attender::count_places(const Call& call) {
   counters.carried_bytes.fetch_add(carried, std::memory_order_relaxed);
 }
 
+// Waves whose pages are all on the device are given to it without waiting, as far as its space goes; a wave
+// in which the CPU or the link has a part ends with the later of them.
 Status Attender::compute_with_device(Call& call) {
+  if (!has_room_on_device()) {
+    if (Status status = end_on_device(); !status.ok()) return status;
+    release_passed();
+  }
+  if (batch_.waves == 0) batch_.restart(context_.clock.now());
+  ++batch_.waves;
   const WaveWork work = wave_work(call);
   const AttendSpeeds speeds{link_, host_speed_.speed(), device_speed_.speed()};
   const uint32_t carried = pages_to_carry(work, speeds, context_.residency.device()->carry_room());
-  const Nanoseconds start = context_.clock.now();
   if (Status status = carry_pages(call, carried); !status.ok()) return status;
-  // The device is at its pages meanwhile.
   if (Status status = begin_on_device(call); !status.ok()) return status;
-  const Nanoseconds begun = context_.clock.now();
-  const double host_work = work.host_work + (work.pages - carried) * work.page_work;
-  if (host_work > 0) compute_on_host(call);
-  const Nanoseconds computed = context_.clock.now();
-  if (Status status = end_on_device(); !status.ok()) return status;
-  const Nanoseconds end = context_.clock.now();
   count_places(call);
-  host_speed_.add(host_work, seconds(computed - begun));
-  const double wall = seconds(end - start);
-  if (seconds(end - computed) < kSeenShare * wall) return {};  // when the device was done nobody saw
-  device_speed_.add(work.device_work + carried * work.page_work,
-                    wall - (carried > 0 ? kCarrySeconds + carried * work.page_bytes / link_ : 0));
-  return {};
+  batch_.work += work.device_work + carried * work.page_work;
+  if (work.pages == 0 && work.host_work == 0) return {};
+  if (carried > 0) batch_.carry_seconds += kCarrySeconds + carried * work.page_bytes / link_;
+  const double host_work = work.host_work + (work.pages - carried) * work.page_work;
+  // The device is at its pages meanwhile.
+  const Nanoseconds start = context_.clock.now();
+  if (host_work > 0) compute_on_host(call);
+  host_speed_.add(host_work, seconds(context_.clock.now() - start));
+  return end_on_device();
+}
+
+// idle: when the CPU had nothing left to do but wait.
+void Attender::note_device_speed(Nanoseconds idle, Nanoseconds end) {
+  const double wall = seconds(end - batch_.start);
+  if (seconds(end - idle) < kSeenShare * wall) return;  // when the device was done nobody saw
+  device_speed_.add(batch_.work, wall - batch_.carry_seconds);
 }
 
 }  // namespace quire

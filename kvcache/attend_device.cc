@@ -1,5 +1,6 @@
-// Attention of a wave's pages that lie on the device: what goes up, who attends what, and the partials that
-// come down. Rows of all kv heads that see the same pages are one launch, so they stand together up there.
+// Attention of a wave's pages that lie on the device: what goes up, who attends what, and, when somebody
+// waits for a batch of waves, the partials that come down. Rows of all kv heads that see the same pages are
+// one launch, so they stand together up there.
 #include <algorithm>
 #include <bit>
 #include <cstring>
@@ -9,6 +10,8 @@
 
 namespace quire {
 namespace {
+
+constexpr uint32_t kFewMerges = 64;  // of tiles: less work than waking threads is
 
 // The tiles of one entry: [kv_heads][per_head] of the plan's, from `first` on.
 struct EntryTiles {
@@ -71,21 +74,26 @@ Status Attender::load_queries(Call& call) {
 // The wave's pages of one entry that lie on the device: device_pages_, and their sections [kv_heads][pages].
 void Attender::list_device_pages(const Call& call, uint32_t entry, SectionRef* sections) {
   device_pages_.clear();
-  const auto each = [&](auto&& visit) {
+  const auto each_run = [&](auto&& visit) {
     for (size_t w = 0; w < call.wave; ++w) {
-      if (plan_.runs[call.next_run + w].entry != entry) continue;
-      for (uint32_t bits = held_[w].on_device; bits != 0; bits &= bits - 1) {
-        visit(held_[w], static_cast<uint32_t>(std::countr_zero(bits)));
-      }
+      if (plan_.runs[call.next_run + w].entry == entry) visit(held_[w]);
     }
   };
-  each([&](const HeldRun& run, uint32_t i) { device_pages_.push_back(run.first_page + i); });
-  for (uint32_t head = 0; head < context_.config.kv_heads; ++head) {
-    each([&](const HeldRun& run, uint32_t i) {
-      const SectionEntry& params = run.pages[i]->entries[head];
-      *sections++ = {section_of(call, run, run.first_page + i, head), params.key_param, params.value_param};
-    });
-  }
+  size_t pages = 0;
+  each_run([&](const HeldRun& run) { pages += static_cast<size_t>(std::popcount(run.on_device)); });
+  each_run([&](const HeldRun& run) {
+    for (uint32_t bits = run.on_device; bits != 0; bits &= bits - 1, ++sections) {
+      const auto i = static_cast<uint32_t>(std::countr_zero(bits));
+      const uint32_t page = run.first_page + i;
+      const PageLayout& layout = call.config.layout_of(page);
+      const uint8_t* section = run.bytes[i] + layout.header_bytes;
+      const SectionEntry* params = run.pages[i]->entries;
+      device_pages_.push_back(page);
+      for (uint32_t head = 0; head < context_.config.kv_heads; ++head, section += layout.section.bytes) {
+        sections[head * pages] = {section, params[head].key_param, params[head].value_param};
+      }
+    }
+  });
 }
 
 // Adds what all tiles of an entry attend of device_pages_ alike: those before the first tile's end. Returns
@@ -142,51 +150,85 @@ Status Attender::begin_on_device(Call& call) {
   PageDevice& device = *context_.residency.device();
   const DeviceAttendSpace space = device.attend_space();
   const uint32_t heads = context_.config.kv_heads;
-  uint32_t refs = 0;
+  uint32_t refs = batch_.refs;
   for (size_t first = 0; first < plan_.tiles.size(); first += entry_at(plan_.tiles, first).per_head * heads) {
     list_device_pages(call, plan_.tiles[first].entry, space.sections + refs);
     const size_t tiles = device_rows_.size();
-    cut_device_rows(call, first, share_device_rows(call, first), space.first_token);
+    cut_device_rows(call, first, share_device_rows(call, first), space.first_token + batch_.rows);
     const auto pages = static_cast<uint32_t>(device_pages_.size());
     if (device_rows_.size() > tiles) device_calls_.push_back({refs, pages, tiles, device_rows_.size()});
     refs += pages * heads;
   }
   if (device_calls_.empty()) return {};
   const bool windowed = std::ranges::any_of(device_rows_, &DeviceRows::windowed);
+  const bool own =
+      std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.row >= plan_.rows; });
+  const uint32_t rows = own ? 2 * plan_.rows : plan_.rows;
   Status status = load_queries(call);
-  if (status.ok()) status = device.begin_wave(refs, windowed ? 2 * plan_.rows : 0);
+  if (status.ok())
+    status = device.begin_wave({batch_.refs, refs - batch_.refs, batch_.rows, windowed ? rows : 0});
   for (const DeviceCall& each : device_calls_) {
     if (!status.ok()) break;
-    const std::span<const DeviceRows> rows(device_rows_);
-    status = device.attend(
-        {call.layer, each.first_ref, each.pages, rows.subspan(each.first_tile, each.end - each.first_tile)});
+    const auto of_call =
+        std::span<const DeviceRows>(device_rows_).subspan(each.first_tile, each.end - each.first_tile);
+    status = device.attend({call.layer, each.first_ref, each.pages, batch_.rows, of_call});
   }
-  // The pages are let go on failure: nothing may be reading them then.
-  if (!status.ok()) (void)device.end_wave(0);
+  // One after the other: a tile may stand in both.
+  for (const std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
+    for (DeviceTile tile : *tiles) {
+      tile.row += batch_.rows;
+      batch_.tiles.push_back(tile);
+    }
+    batch_.groups.push_back(batch_.tiles.size());
+  }
+  batch_.refs = refs;
+  batch_.rows += rows;
   return status;
 }
 
-Status Attender::end_on_device() {
-  if (device_calls_.empty() && carried_.empty()) return {};
-  PageDevice& device = *context_.residency.device();
-  const bool own =
-      std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.row >= plan_.rows; });
-  const uint32_t rows = device_calls_.empty() ? 0 : plan_.rows;
-  if (Status status = device.end_wave(own ? 2 * rows : rows); !status.ok()) return status;
+// Whether any wave fits beside those that the device has.
+bool Attender::has_room_on_device() const {
+  const DeviceAttendSpace space = context_.residency.device()->attend_space();
+  return batch_.refs + kWavePages * context_.config.kv_heads <= space.refs &&
+         batch_.rows + 2 * plan_.rows <= space.rows;
+}
+
+void Attender::merge_from_device(std::span<const DeviceTile> tiles) {
   const uint32_t dim = context_.config.head_dim;
-  const AttendState parts = device.attend_space().state;
   const uint32_t heads = context_.config.kv_heads;
-  // One after the other: a tile may stand in both.
-  for (const std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
-    parallel_for(context_.executor, static_cast<uint32_t>(tiles->size()) * heads, [&](uint32_t i) {
-      const DeviceTile& at = (*tiles)[i / heads];
-      const Tile& tile = plan_.tiles[at.first + size_t{i % heads} * at.stride];
-      const size_t row = at.row + size_t{i % heads} * at.head_rows;
-      context_.kernels.merge(state_of(tile), {parts.o + row * dim, parts.m + row, parts.l + row}, tile.rows,
-                             dim);
-    });
+  const AttendState parts = context_.residency.device()->attend_space().state;
+  const auto merge = [&](uint32_t i) {
+    const DeviceTile& at = tiles[i / heads];
+    const Tile& tile = plan_.tiles[at.first + size_t{i % heads} * at.stride];
+    const size_t row = at.row + size_t{i % heads} * at.head_rows;
+    context_.kernels.merge(state_of(tile), {parts.o + row * dim, parts.m + row, parts.l + row}, tile.rows,
+                           dim);
+  };
+  const auto units = static_cast<uint32_t>(tiles.size()) * heads;
+  if (units > kFewMerges) return parallel_for(context_.executor, units, merge);
+  for (uint32_t i = 0; i < units; ++i) merge(i);
+}
+
+// Waits for all waves that the device was given.
+Status Attender::end_on_device() {
+  if (batch_.waves == 0) return {};
+  const Nanoseconds idle = context_.clock.now();
+  if (Status status = context_.residency.device()->end_waves(batch_.rows); !status.ok()) return status;
+  const Nanoseconds end = context_.clock.now();
+  size_t first = 0;
+  for (const size_t group : batch_.groups) {
+    merge_from_device(std::span(batch_.tiles).subspan(first, group - first));
+    first = group;
   }
+  note_device_speed(idle, end);
+  batch_.waves = 0;
   return {};
+}
+
+// Of a call that has failed. Its pages are let go: nothing may be reading them then.
+void Attender::abandon_device() {
+  if (batch_.waves > 0) (void)context_.residency.device()->end_waves(0);
+  batch_.waves = 0;
 }
 
 }  // namespace quire

@@ -58,6 +58,7 @@ struct DeviceAttend {
   uint32_t layer;
   uint32_t first_ref;  // into DeviceAttendSpace::sections: [kv_heads][pages]
   uint32_t pages;
+  uint32_t state_row;  // states and first tokens of a row stand so many rows behind it
   std::span<const DeviceRows> tiles;
 };
 
@@ -66,7 +67,17 @@ struct DeviceAttendSpace {
   float* q;              // [rows][head_dim], twice as many rows as the largest step has
   int32_t* first_token;  // [rows]: tokens below, counted from the tile's first section, are not seen
   SectionRef* sections;  // of slots
-  AttendState state;     // of the wave's pages, o divided by l
+  AttendState state;     // [rows]: of waves' pages, o divided by l
+  uint32_t rows;
+  uint32_t refs;  // sections that there is room for
+};
+
+// What a wave takes of the space: first tokens and sections are its own until the waves end.
+struct WaveSpace {
+  uint32_t first_ref;
+  uint32_t refs;
+  uint32_t first_row;
+  uint32_t rows;  // with first tokens
 };
 
 // `count` runs of `bytes` at strides of bytes, which are at least as long where there are several; either
@@ -121,7 +132,7 @@ class PageDevice : public SlotMemory {
   virtual SlotMemory& host_memory() = 0;
   // Pages that one wave may bring along; 0: there is no room, or host memory is out of the device's reach.
   virtual uint32_t carry_room() const = 0;
-  // Copies at most carry_room() pages to frames, which hold them for what follows until end_wave.
+  // Copies at most carry_room() pages to frames, which hold them for what follows until end_waves.
   virtual Result<CarriedFrames> carry(std::span<const CarriedPage> pages) = 0;
   // The same with memory of its own, and waits: for who measures the link. Returns the bytes copied.
   virtual Result<uint64_t> try_link(uint32_t pages) = 0;
@@ -129,12 +140,12 @@ class PageDevice : public SlotMemory {
   virtual DeviceAttendSpace attend_space() = 0;
   // Takes the first `rows` rows of the space's q for the waves that follow.
   virtual Status load_queries(uint32_t rows) = 0;
-  // Takes the first `refs` sections and `rows` first tokens of the space; both are free to change again after
-  // end_wave.
-  virtual Status begin_wave(uint32_t refs, uint32_t rows) = 0;
+  // Waves are given one after another, and nobody waits for them before end_waves: what they have taken of
+  // the space may change again after that.
+  virtual Status begin_wave(const WaveSpace& wave) = 0;
   virtual Status attend(const DeviceAttend& call) = 0;
   // Returns when the states of the attended rows, all below `rows`, are in the space.
-  virtual Status end_wave(uint32_t rows) = 0;
+  virtual Status end_waves(uint32_t rows) = 0;
 };
 
 // What a device is opened with: budgets are charged for what it allocates, and outlive it, as the config
@@ -143,7 +154,8 @@ struct PageDeviceSetup {
   const CacheConfig& config;
   Budget& device_budget;
   Budget& host_budget;
-  uint32_t wave_pages;  // most pages of one wave
+  uint32_t wave_pages;   // most pages of one wave
+  uint32_t space_pages;  // pages that the space has room for the sections of
 };
 using PageDeviceFactory = std::function<Result<std::unique_ptr<PageDevice>>(const PageDeviceSetup& setup)>;
 

@@ -37,7 +37,7 @@ struct Space {
   int8_t* levels;        // [layers][key, value][kLevels]
   float* q;              // [rows][head_dim]
   int32_t* first_token;  // [rows]
-  SectionRef* refs;      // [wave_pages][kv_heads]
+  SectionRef* refs;      // [space_pages][kv_heads]
   AttendState out;       // [rows]; m is ln of the sum of exp on the device; l on the host alone
 };
 
@@ -48,6 +48,7 @@ class CudaPageDevice final : public PageDevice {
         device_(std::move(device)),
         index_(index),
         wave_pages_(setup.wave_pages),
+        space_pages_(setup.space_pages),
         carrier_(index) {
     step_rows_ = config_.max_step_tokens * config_.query_heads;
     rows_ = 2 * step_rows_;
@@ -195,16 +196,18 @@ class CudaPageDevice final : public PageDevice {
     return pages * stride_;
   }
 
-  DeviceAttendSpace attend_space() override { return {host_.q, host_.first_token, host_.refs, host_.out}; }
+  DeviceAttendSpace attend_space() override {
+    return {host_.q, host_.first_token, host_.refs, host_.out, rows_, space_pages_ * config_.kv_heads};
+  }
 
   Status load_queries(uint32_t rows) override {
     up(on_device_.q, host_.q, size_t{rows} * config_.head_dim);
     return take_error("copying queries");
   }
 
-  Status begin_wave(uint32_t refs, uint32_t rows) override {
-    up(on_device_.refs, host_.refs, refs);
-    if (rows > 0) up(on_device_.first_token, host_.first_token, rows);
+  Status begin_wave(const WaveSpace& wave) override {
+    up(on_device_.refs + wave.first_ref, host_.refs + wave.first_ref, wave.refs);
+    up(on_device_.first_token + wave.first_row, host_.first_token + wave.first_row, wave.rows);
     return take_error("copying references of pages");
   }
 
@@ -214,7 +217,7 @@ class CudaPageDevice final : public PageDevice {
     return take_error("attending pages");
   }
 
-  Status end_wave(uint32_t rows) override {
+  Status end_waves(uint32_t rows) override {
     down(host_.out.o, on_device_.out.o, size_t{rows} * config_.head_dim);
     down(host_.out.m, on_device_.out.m, rows);
     if (Status status = synchronize("attending pages"); !status.ok()) return status;
@@ -276,7 +279,7 @@ class CudaPageDevice final : public PageDevice {
     space->params = carver->take<uint32_t>(sections * 2);
     space->q = carver->take<float>(size_t{rows_} * config_.head_dim);
     space->first_token = carver->take<int32_t>(rows_);
-    space->refs = carver->take<SectionRef>(size_t{wave_pages_} * config_.kv_heads);
+    space->refs = carver->take<SectionRef>(size_t{space_pages_} * config_.kv_heads);
   }
 
   Status load_levels() {
@@ -312,13 +315,14 @@ class CudaPageDevice final : public PageDevice {
     args.kv_heads = heads;
     args.q = on_device_.q + tile.row * dim;
     args.rows = tile.rows;
-    args.first_token = tile.windowed ? on_device_.first_token + tile.row : nullptr;
+    const uint32_t state_row = call.state_row + tile.row;
+    args.first_token = tile.windowed ? on_device_.first_token + state_row : nullptr;
     args.partials = partials_;
     args.scratch = scratch_;
     args.scratch_bytes = scratch_bytes_;
     note(tile.rows < kPrefillRows ? cuda::attend_decode(args, stream_) : cuda::attend_prefill(args, stream_));
     note(cuda::merge_partials({partials_, cuda::run_count(args), heads, tile.rows, config_.head_dim,
-                               on_device_.out.o + tile.row * dim, on_device_.out.m + tile.row},
+                               on_device_.out.o + state_row * dim, on_device_.out.m + state_row},
                               stream_));
   }
 
@@ -348,6 +352,7 @@ class CudaPageDevice final : public PageDevice {
   const std::unique_ptr<Device> device_;
   const int index_;
   const uint32_t wave_pages_;
+  const uint32_t space_pages_;
   uint32_t step_rows_;  // of the largest step
   uint32_t rows_;       // of queries and outputs: they stand in two orders
   uint32_t partial_rows_ = 0;

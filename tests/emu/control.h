@@ -44,6 +44,7 @@ struct Counters {
   uint64_t switches;      // between fibers
   uint64_t allocations;   // alive
   uint64_t device_bytes;  // alive
+  uint64_t waits;         // for a stream, by the host
 };
 Counters counters();
 

@@ -43,6 +43,7 @@ struct Runtime {
   std::vector<std::unique_ptr<Launch>> failed;  // kept: their threads have never ended
   Settings settings;
   uint64_t launches = 0;
+  uint64_t waits = 0;
   std::map<std::pair<int, int>, bool> peers;
 };
 
@@ -175,7 +176,7 @@ void lose_device() {
 Counters counters() {
   const Lock lock = locked();
   const Runtime& rt = runtime();
-  return {rt.launches, switch_count(), rt.memory.allocations(), rt.memory.device_bytes()};
+  return {rt.launches, switch_count(), rt.memory.allocations(), rt.memory.device_bytes(), rt.waits};
 }
 
 int launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const void* kernel,
@@ -427,6 +428,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t stream) {
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
   Lock lock = locked();
+  ++runtime().waits;
   return emu::synchronize(stream, lock);
 }
 cudaError_t cudaStreamQuery(cudaStream_t stream) {

@@ -1,0 +1,66 @@
+// Contexts of several waves on the device: they are given to it one after another, and waited for together,
+// as far as its space goes; the output is f64 attention's.
+#include <gtest/gtest.h>
+
+#include "tests/cuda/engine_runner.h"
+
+namespace quire::testing {
+namespace {
+
+constexpr uint64_t kPages = 600;  // two waves
+
+World long_world() {
+  World world;
+  world.layers = 1;
+  world.query_heads = world.kv_heads = 1;
+  world.head_dim = 32;
+  world.page_tokens = 32;
+  world.max_step_tokens = 64;
+  world.key_codec = world.value_codec = CodecId::kF32;
+  world.threads = 2;
+  world.device_budget = 32 * kMiB;
+  return world;
+}
+
+#if defined(QUIRE_CUDA_DEVICE)
+uint64_t waits() { return 0; }
+#else
+uint64_t waits() { return emu::counters().waits; }
+#endif
+
+TEST_F(CudaEngine, WavesOfALongContextAreWaitedForOnce) {
+  const World world = long_world();
+  const auto engine = open_on_device(world);
+  ASSERT_NE(engine, nullptr);
+  Sequence* sequence = *engine->cache().create_sequence();
+  ASSERT_TRUE(engine->cache().set_rope(sequence, test_rope(world)).ok());
+  uint64_t tokens = 0;
+  for (; tokens < kPages * world.page_tokens; tokens += 64) {
+    ASSERT_TRUE(append_tokens(*engine, world, sequence, tokens, 64).ok());
+  }
+  ASSERT_EQ(counts_of(*engine).memory_pages[0], kPages);
+  // A token; one that sees a window, of two waves; and a chunk of two tiles, whose states leave room for a
+  // wave.
+  struct Case {
+    uint64_t count, window, most_waits;
+  };
+  uint32_t cases = 0;
+  for (const Case& c : {Case{1, 0, 1}, Case{1, 18000, 1}, Case{40, 0, 2}}) {
+    const uint64_t before = waits();
+    const Output output = run_step(*engine, world, sequence, tokens, c.count, c.window);
+    ASSERT_TRUE(output.status.ok()) << output.status.message();
+    const uint64_t of_sealing = (tokens + c.count) / world.page_tokens > tokens / world.page_tokens ? 2 : 0;
+    EXPECT_LE(waits() - before, c.most_waits + of_sealing) << c.count << " tokens, window " << c.window;
+    for (const uint64_t i : {uint64_t{0}, c.count - 1}) {
+      const std::vector<double> truth = attend_reference(world, 0, tokens + i, c.window);
+      EXPECT_LT(relative_error(output.out[0].data() + i * world.query_row(), truth), 2e-4)
+          << "token " << i << " of " << c.count << ", window " << c.window;
+    }
+    tokens += c.count;
+    ++cases;
+  }
+  std::printf("[counts] cases=%u\n", cases);
+}
+
+}  // namespace
+}  // namespace quire::testing

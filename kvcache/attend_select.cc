@@ -17,6 +17,8 @@ namespace {
 
 // Room grows in steps, so that a context that grows does not ask for more every few tokens.
 constexpr uint32_t kPageStep = 512;
+// Enough to hide the way to memory of page records and digests.
+constexpr uint32_t kScoredTogether = 256;
 constexpr float kMassUnits = 1 << 20;  // of SelectionSpace::mass, per share of 1
 
 struct LaneParts {
@@ -126,14 +128,20 @@ void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work)
   const PageTable& table = call.table(tile);
   const uint32_t epoch = call.rope(tile).epoch;
   const uint32_t window = first_window_page(config, call.args.selection.window, tile.position);
-  const size_t bytes = digest_bytes(config.head_dim);
-  for (uint32_t i = 0; i < pages; ++i) {
-    const Page& page = *table.pages[tile.fold_begin + i];
-    // A digest of another rope's keys says nothing.
-    const bool always = page.index == 0 || tile.fold_begin + i >= window || page.rope_epoch != epoch;
-    lane.always[i] = always ? 1 : 0;
-    score_digest(page.digests + tile.kv_head * bytes, config.shape(), {lane.queries, config.group()}, pages,
-                 lane.mass + i, lane.peak + i);
+  const size_t head = tile.kv_head * digest_bytes(config.head_dim);
+  std::array<const uint8_t*, kScoredTogether> digests;
+  for (uint32_t first = 0; first < pages; first += kScoredTogether) {
+    const uint32_t count = std::min(kScoredTogether, pages - first);
+    for (uint32_t i = 0; i < count; ++i) {
+      const Page& page = *table.pages[tile.fold_begin + first + i];
+      // A digest of another rope's keys says nothing.
+      const bool always =
+          page.index == 0 || tile.fold_begin + first + i >= window || page.rope_epoch != epoch;
+      lane.always[first + i] = always ? 1 : 0;
+      digests[i] = page.digests + head;
+    }
+    context_.kernels.score_digests({digests.data(), count}, config.shape(), {lane.queries, config.group()},
+                                   pages, lane.mass + first, lane.peak + first);
   }
   const SelectionScores scores{config.group(), pages,      lane.mass,  lane.peak,
                                lane.weight,    lane.order, lane.always};

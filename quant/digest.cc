@@ -8,27 +8,9 @@
 namespace quire {
 namespace {
 
-// How far towards the bound the estimate goes: measured, see digest.h.
-constexpr float kReach = 0.3F;
 constexpr double kMeanSteps = 127;
 // 14 bits: sums over 256 channels stay below 2^31.
 constexpr double kQuerySteps = 16383;
-
-struct DigestView {
-  float grid;
-  float magnitude;  // sum over the channels of |mean| + radius, in units of the keys, rounded up
-  const int8_t* mean;
-  const uint8_t* radius;
-};
-
-DigestView view_digest(const uint8_t* digest, uint32_t dim) {
-  DigestView view{};
-  std::memcpy(&view.grid, digest, sizeof view.grid);
-  std::memcpy(&view.magnitude, digest + 4, sizeof view.magnitude);
-  view.mean = reinterpret_cast<const int8_t*>(digest + 8);
-  view.radius = digest + 8 + dim;
-  return view;
-}
 
 float up(double x) {
   constexpr float kLargest = std::numeric_limits<float>::max();
@@ -36,13 +18,8 @@ float up(double x) {
   return std::nextafter(static_cast<float>(std::max(x, -static_cast<double>(kLargest))), kLargest);
 }
 
-struct Dots {
-  int32_t mean = 0;    // q . mean
-  int32_t radius = 0;  // |q| . radius
-};
-
-Dots dot_digest(const DigestView& digest, uint32_t dim, const DigestQuery& query) {
-  Dots dots;
+DigestDots dot_digest(const DigestView& digest, uint32_t dim, const DigestQuery& query) {
+  DigestDots dots;
   for (uint32_t c = 0; c < dim; ++c) {
     dots.mean += int32_t{query.q[c]} * digest.mean[c];
     dots.radius += int32_t{query.magnitude[c]} * digest.radius[c];
@@ -105,26 +82,21 @@ void make_digest_query(const float* q, uint32_t dim, DigestQuery* out) {
 
 float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query) {
   const DigestView view = view_digest(digest, dim);
-  const Dots dots = dot_digest(view, dim, query);
+  const DigestDots dots = dot_digest(view, dim, query);
   const double unit = static_cast<double>(view.grid) * static_cast<double>(query.scale);
   const double dot = static_cast<double>(dots.mean) + static_cast<double>(dots.radius);
   return up(unit * dot + static_cast<double>(query.error) * static_cast<double>(view.magnitude));
 }
 
-void score_digest(const uint8_t* digest, SectionShape shape, std::span<const DigestQuery> queries,
-                  size_t stride, float* mass, float* peak) {
-  constexpr float kLimit = 1e30F;
-  const DigestView view = view_digest(digest, shape.dim);
-  const float tokens = std::log2(static_cast<float>(shape.tokens));
-  for (const DigestQuery& query : queries) {
-    const Dots dots = dot_digest(view, shape.dim, query);
-    const float unit = view.grid * query.scale;
-    const float mean = unit * static_cast<float>(dots.mean);
-    const float reach = unit * static_cast<float>(dots.radius);
-    *mass = std::clamp(mean + kReach * reach + tokens, -kLimit, kLimit);
-    *peak = std::clamp(mean + reach, -kLimit, kLimit);
-    mass += stride;
-    peak += stride;
+void score_digests(std::span<const uint8_t* const> digests, SectionShape shape,
+                   std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak) {
+  const float tokens = digest_tokens(shape);
+  for (size_t p = 0; p < digests.size(); ++p) {
+    const DigestView view = view_digest(digests[p], shape.dim);
+    for (size_t i = 0; i < queries.size(); ++i) {
+      const DigestDots dots = dot_digest(view, shape.dim, queries[i]);
+      estimate(view, queries[i], dots, tokens, mass + i * stride + p, peak + i * stride + p);
+    }
   }
 }
 

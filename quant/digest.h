@@ -12,9 +12,12 @@
 // machine. Thread safety: pure functions.
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <span>
 
 #include "quant/codec.h"
@@ -42,9 +45,47 @@ void make_digest_query(const float* q, uint32_t dim, DigestQuery* out);
 // Never below the score of any key of the section, in log2 units.
 float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query);
 
-// For every query i, finite: at mass[i * stride] log2 of the estimated sum of exp2(score) over the section,
-// at peak[i * stride] about the bound (score_bound is rounded with care).
-void score_digest(const uint8_t* digest, SectionShape shape, std::span<const DigestQuery> queries,
-                  size_t stride, float* mass, float* peak);
+// For every query i and digest p, finite: at mass[i * stride + p] log2 of the estimated sum of exp2(score)
+// over the section, at peak[i * stride + p] about the bound (score_bound is rounded with care). Plain code:
+// Kernels::score_digests is for use.
+void score_digests(std::span<const uint8_t* const> digests, SectionShape shape,
+                   std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak);
+
+// The parts of it, for the tables of instruction sets.
+struct DigestView {
+  float grid;
+  float magnitude;  // sum over the channels of |mean| + radius, in units of the keys, rounded up
+  const int8_t* mean;
+  const uint8_t* radius;
+};
+
+struct DigestDots {
+  int32_t mean = 0;    // q . mean
+  int32_t radius = 0;  // |q| . radius
+};
+
+inline DigestView view_digest(const uint8_t* digest, uint32_t dim) {
+  DigestView view{};
+  std::memcpy(&view.grid, digest, sizeof view.grid);
+  std::memcpy(&view.magnitude, digest + 4, sizeof view.magnitude);
+  view.mean = reinterpret_cast<const int8_t*>(digest + 8);
+  view.radius = digest + 8 + dim;
+  return view;
+}
+
+// What a section's tokens add to the mean's mass.
+inline float digest_tokens(SectionShape shape) { return std::log2(static_cast<float>(shape.tokens)); }
+
+inline void estimate(const DigestView& digest, const DigestQuery& query, const DigestDots& dots, float tokens,
+                     float* mass, float* peak) {
+  // How far towards the bound the estimate goes: measured, see above.
+  constexpr float kReach = 0.3F;
+  constexpr float kLimit = 1e30F;
+  const float unit = digest.grid * query.scale;
+  const float mean = unit * static_cast<float>(dots.mean);
+  const float reach = unit * static_cast<float>(dots.radius);
+  *mass = std::clamp(mean + kReach * reach + tokens, -kLimit, kLimit);
+  *peak = std::clamp(mean + reach, -kLimit, kLimit);
+}
 
 }  // namespace quire

@@ -17,6 +17,7 @@
 #include <cstdint>
 #include <span>
 
+#include "quant/digest.h"
 #include "quant/page.h"
 
 namespace quire {
@@ -127,6 +128,10 @@ struct Kernels {
   // o = o / l (0 where l = 0), lse[r] = ln of the sum of exp (natural log; -infinity where l = 0) if lse is
   // given.
   void (*finish)(const AttendState& state, uint32_t rows, uint32_t dim, float* lse);
+
+  // quant/digest.h; equal across instruction sets, bit for bit.
+  void (*score_digests)(std::span<const uint8_t* const> digests, SectionShape shape,
+                        std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak);
 };
 
 // Relative L2 error of an attention output against f64 over the decoded values.

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "bench/micro/attend_cases.h"
+#include "bench/micro/digest_case.h"
 #include "bench/micro/neighbour.h"
 #include "bench/micro/page_cases.h"
 
@@ -50,6 +51,7 @@ class Maker {
     for (const CodecPair codecs : options_.codecs) {
       if (options_.wants("attend")) attend(codecs, KeySpace::kPostRope);
       if (options_.wants("attend") && reads_pre_rope(codecs)) attend(codecs, KeySpace::kPreRope);
+      if (options_.wants("digest")) digest(codecs);
       if (options_.wants("checksum")) checksum(codecs);
       if (options_.wants("neighbour")) neighbour(codecs);
       if (options_.wants("prefill")) prefill(codecs);
@@ -95,6 +97,18 @@ class Maker {
             codecs, space, part(*kernels, options_.tokens), *kernels,
             [group](const SharedHeads& heads, const Kernels& table, uint32_t threads) {
               return attend_case(heads, table, group, threads);
+            });
+      }
+    }
+  }
+
+  void digest(CodecPair codecs) {
+    for (const Kernels* kernels : options_.tables) {
+      for (const uint32_t group : options_.groups) {
+        add("digest/" + name_of(codecs) + "/" + isa_name(kernels->isa) + "/G:" + std::to_string(group),
+            codecs, KeySpace::kPostRope, part(*kernels, options_.tokens), *kernels,
+            [group](const SharedHeads& heads, const Kernels& table, uint32_t threads) {
+              return digest_case(heads, table, group, threads);
             });
       }
     }

@@ -89,7 +89,8 @@ Options parse_options(int argc, char** argv) {
                             ->delimiter(',')
                             ->check(CLI::Range(1, 16));
   app.add_option("--threads", given.threads)->delimiter(',')->check(CLI::Range(1, 256));
-  CLI::Option* tokens = app.add_option("--tokens", given.tokens, "n_kv of attend, checksum and neighbour");
+  CLI::Option* tokens =
+      app.add_option("--tokens", given.tokens, "n_kv of attend, digest, checksum and neighbour");
   CLI::Option* prefill = app.add_option("--prefill-tokens", given.prefill_tokens, "n_kv of prefill");
   CLI::Option* queries = app.add_option("--n-q", given.queries, "query tokens of prefill")
                              ->delimiter(',')

@@ -15,7 +15,8 @@ struct CodecPair {
 };
 
 struct Options {
-  std::vector<std::string> cases{"attend", "prefill", "encode", "decode-page", "checksum", "neighbour"};
+  std::vector<std::string> cases{"attend", "prefill",  "encode",   "decode-page",
+                                 "digest", "checksum", "neighbour"};
   std::vector<CodecPair> codecs;
   std::vector<const Kernels*> tables;
   std::vector<uint32_t> groups{2, 4, 8};

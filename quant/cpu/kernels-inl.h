@@ -5,6 +5,7 @@
 #include "quant/cpu/attend-inl.h"
 #include "quant/cpu/convert-inl.h"
 #include "quant/cpu/decode-inl.h"
+#include "quant/cpu/digest-inl.h"
 #include "quant/cpu/encode_nonuniform-inl.h"
 #include "quant/cpu/encode_rotated-inl.h"
 #include "quant/cpu/encode_trellis-inl.h"
@@ -66,7 +67,8 @@ inline constexpr Kernels kernels_of(Isa isa) {
           .attend_folded = &attend_folded,
           .attend_unfolded = &attend_unfolded,
           .merge = &merge_states,
-          .finish = &finish_state};
+          .finish = &finish_state,
+          .score_digests = &score_digests};
 }
 
 }  // namespace quire::HWY_NAMESPACE

@@ -70,7 +70,7 @@ struct DigestArgs {
 };
 [[nodiscard]] cudaError_t make_digests(const DigestArgs& args, cudaStream_t stream);
 
-// Estimates of score_digest, bit for bit, of every row over every page: mass and peak
+// Estimates of quant/digest.h's score_digests, bit for bit, of every row over every page: mass and peak
 // [kv_heads][rows][pages].
 struct DigestScoreArgs {
   SectionShape shape;

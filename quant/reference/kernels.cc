@@ -62,6 +62,7 @@ const Kernels kScalarKernels{.isa = Isa::kScalar,
                              .attend_folded = reference::attend_folded,
                              .attend_unfolded = reference::attend_unfolded,
                              .merge = reference::merge,
-                             .finish = reference::finish};
+                             .finish = reference::finish,
+                             .score_digests = score_digests};
 
 }  // namespace quire

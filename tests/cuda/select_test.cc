@@ -106,7 +106,8 @@ TEST_F(CudaSelect, ScoresAsTheCpuDoes) {
         for (uint32_t p = 0; p < kPages; ++p) {
           float m = 0;
           float k = 0;
-          score_digest(digests.all.data() + (p * kHeads + h) * digests.bytes, shape, {&query, 1}, 1, &m, &k);
+          const uint8_t* const digest = digests.all.data() + (p * kHeads + h) * digests.bytes;
+          quire::score_digests({&digest, 1}, shape, {&query, 1}, 1, &m, &k);
           const size_t at = (size_t{h} * kRows + r) * kPages + p;
           ASSERT_EQ(got_mass[at], m) << "head " << h << ", row " << r << ", page " << p;
           ASSERT_EQ(got_peak[at], k);

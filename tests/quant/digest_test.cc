@@ -9,6 +9,8 @@
 #include <random>
 #include <vector>
 
+#include "tests/quant/section.h"
+
 namespace quire {
 namespace {
 
@@ -147,13 +149,56 @@ TEST(Digest, EstimateIsTheMeanAndAPartOfTheSpread) {
     make_digest_query(c.queries.data(), shape.dim, &query);
     float got = 0;
     float peak = 0;
-    score_digest(digest.data(), shape, {&query, 1}, 1, &got, &peak);
+    const uint8_t* const at = digest.data();
+    score_digests({&at, 1}, shape, {&query, 1}, 1, &got, &peak);
     const float bound = score_bound(digest.data(), shape.dim, query);
     EXPECT_NEAR(peak, bound, 0.01F * std::abs(bound));
     // A step of the grid is a 127th of the largest key; rounding the radius upwards adds half of one.
     EXPECT_NEAR(static_cast<double>(got), want, 0.3);
   }
 }
+
+class Digests : public test::PerIsa {};
+
+// The plain code is checked above.
+TEST_P(Digests, EveryTableEstimatesWhatThePlainCodeDoes) {
+  for (uint32_t seed = 0; seed < 60; ++seed) {
+    std::mt19937 random(seed);
+    const Case c = random_case(random);
+    const size_t dim = c.shape.dim;
+    const size_t count = 1 + random() % 21;
+    std::vector<uint8_t> bytes(count * digest_bytes(c.shape.dim));
+    std::vector<const uint8_t*> digests;
+    for (size_t p = 0; p < count; ++p) {
+      std::vector<float> keys = c.keys;
+      // Few of many: the page's own, none at all, and numbers at the ends of the grid.
+      for (float& key : keys) key *= p % 3 == 1 ? 0.0F : static_cast<float>(p + 1);
+      if (p % 4 == 3) std::fill(keys.begin(), keys.end(), p % 8 == 3 ? 7.0F : -7.0F);
+      uint8_t* digest = bytes.data() + p * digest_bytes(c.shape.dim);
+      make_digest(keys.data(), c.shape, digest);
+      digests.push_back(digest);
+    }
+    std::vector<DigestQuery> queries(1 + random() % 9);
+    for (size_t i = 0; i < queries.size(); ++i) {
+      std::vector<float> q(c.queries.begin() + static_cast<ptrdiff_t>(i % kQueries * dim),
+                           c.queries.begin() + static_cast<ptrdiff_t>((i % kQueries + 1) * dim));
+      if (i == 8) std::fill(q.begin(), q.end(), -2.0F);  // the largest whole numbers
+      make_digest_query(q.data(), c.shape.dim, &queries[i]);
+    }
+    const size_t stride = count + 3;
+    std::vector<float> plain[2];
+    std::vector<float> got[2];
+    for (auto* out : {plain, got}) {
+      for (int k = 0; k < 2; ++k) out[k].assign(queries.size() * stride, -1.0F);
+    }
+    score_digests(digests, c.shape, queries, stride, plain[0].data(), plain[1].data());
+    kernels().score_digests(digests, c.shape, queries, stride, got[0].data(), got[1].data());
+    EXPECT_EQ(plain[0], got[0]) << "seed " << seed;
+    EXPECT_EQ(plain[1], got[1]) << "seed " << seed;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isa, Digests, testing::ValuesIn(test::kIsas), test::isa_test_name);
 
 }  // namespace
 }  // namespace quire

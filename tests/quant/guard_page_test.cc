@@ -164,6 +164,25 @@ TEST_P(GuardPages, AttendUnfoldedMergeRotateConvert) {
   }
 }
 
+TEST_P(GuardPages, Digests) {
+  constexpr uint32_t kQueries = 3;
+  for (const uint32_t dim : {32U, 96U, 128U, 256U}) {
+    const SectionShape shape{64, dim};
+    const std::vector<float> keys = normal_values(size_t{64} * dim, 6);
+    GuardedArray<uint8_t> digest(digest_bytes(dim), edge(), 8);
+    make_digest(keys.data(), shape, digest.data());
+    GuardedArray<DigestQuery> queries(kQueries, edge(), alignof(DigestQuery));
+    for (uint32_t i = 0; i < kQueries; ++i) make_digest_query(keys.data() + i * dim, dim, queries.data() + i);
+    GuardedArray<const uint8_t*> digests(1, edge(), 8);
+    *digests.data() = digest.data();
+    GuardedArray<float> mass(kQueries, edge(), 4);
+    GuardedArray<float> peak(kQueries, edge(), 4);
+    kernels_->score_digests({digests.data(), 1}, shape, {queries.data(), kQueries}, 1, mass.data(),
+                            peak.data());
+    EXPECT_TRUE(kernels_->finite(peak.data(), kQueries));
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(AllTables, GuardPages,
                          ::testing::Combine(::testing::ValuesIn(kIsas),
                                             ::testing::Values(Edge::kEnd, Edge::kBegin)),

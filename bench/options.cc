@@ -86,7 +86,14 @@ void parse_selection(const std::string& text, qwen3::SelectionOptions* selection
     const unsigned long pages = std::strtoul(number.c_str(), &end, 10);
     selection->kind = QUIRE_SELECT_TOP_PAGES;
     selection->pages = static_cast<uint32_t>(std::min<unsigned long>(pages, UINT32_MAX));
+    selection->share = 0;
     if (*end == '\0') return;
+  }
+  if (kind == "share" && digit) {
+    selection->kind = QUIRE_SELECT_TOP_PAGES;
+    selection->pages = 0;
+    selection->share = std::strtof(number.c_str(), &end);
+    if (*end == '\0' && selection->share > 0 && selection->share <= 1) return;
   }
   if (kind == "mass" && digit) {
     selection->kind = QUIRE_SELECT_MASS;
@@ -94,8 +101,8 @@ void parse_selection(const std::string& text, qwen3::SelectionOptions* selection
     if (*end == '\0' && selection->mass > 0 && selection->mass <= 1) return;
   }
   throw qwen3::Error("\"" + text +
-                     "\" chooses no pages; write none, top:K with a number of pages, or mass:F with a "
-                     "share of at most 1");
+                     "\" chooses no pages; write none, top:K with a number of pages, share:F with a share of "
+                     "them, or mass:F with a share of the attention, at most 1");
 }
 
 std::string selection_name(const qwen3::SelectionOptions& selection) {
@@ -104,7 +111,9 @@ std::string selection_name(const qwen3::SelectionOptions& selection) {
     case QUIRE_SELECT_NONE:
       return "none";
     case QUIRE_SELECT_TOP_PAGES:
-      return "top:" + std::to_string(selection.pages);
+      if (selection.share == 0) return "top:" + std::to_string(selection.pages);
+      std::snprintf(text.data(), text.size(), "share:%g", static_cast<double>(selection.share));
+      return text.data();
     case QUIRE_SELECT_MASS:
       std::snprintf(text.data(), text.size(), "mass:%g", static_cast<double>(selection.mass));
       return text.data();
@@ -218,7 +227,8 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   const std::string selective = "Selective attention";
   app.add_option_function<std::string>(
          "--select", [&cache](const std::string& text) { parse_selection(text, &cache.select); },
-         "Pages that tokens attend which are written or scored: none, top:K or mass:F, per kv head")
+         "Pages that tokens attend which are written or scored: none, top:K, share:F of all pages or mass:F, "
+         "per kv head")
       ->group(selective);
   app.add_option("--select-window", cache.select.window, "Tokens before a query that are always attended")
       ->capture_default_str()

@@ -35,8 +35,8 @@ struct CodecPair {
 // qwen3::Error.
 CodecPair parse_codec_pair(const std::string& text);
 
-// "none", "top:K" (the K pages that weigh most) or "mass:F" (the fewest that hold that share); throws
-// qwen3::Error. The other fields stay as they are.
+// "none", "top:K" (the K pages that weigh most), "share:F" (that share of all) or "mass:F" (the fewest that
+// hold that share of the attention); throws qwen3::Error. The other fields stay as they are.
 void parse_selection(const std::string& text, qwen3::SelectionOptions* selection);
 // The same backwards.
 std::string selection_name(const qwen3::SelectionOptions& selection);

@@ -113,6 +113,7 @@ class Filler {
     attend.out = tensor(out_.data());
     attend.selection = selection_.kind;
     attend.select_pages = selection_.pages;
+    attend.select_share = selection_.share;
     attend.select_mass = selection_.mass;
     attend.select_window = selection_.window;
     attend.select_check = selection_.check ? 1 : 0;

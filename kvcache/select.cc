@@ -60,6 +60,12 @@ void choose_top(const SelectionScores& scores, uint32_t pages, uint8_t* chosen) 
   for (uint32_t i = 0; i < taken; ++i) chosen[order[i]] = 1;
 }
 
+// How many pages kTopPages takes beside those that are always there.
+uint32_t pages_wanted(const Selection& selection, uint32_t pages) {
+  const double share = std::ceil(static_cast<double>(selection.share) * pages);
+  return std::max(selection.pages, static_cast<uint32_t>(share));
+}
+
 double chosen_share(const float* share, uint32_t pages, const uint8_t* chosen) {
   double sum = 0;
   for (uint32_t i = 0; i < pages; ++i) sum += chosen[i] != 0 ? static_cast<double>(share[i]) : 0.0;
@@ -102,9 +108,10 @@ void choose_pages(const Selection& selection, const SelectionScores& scores, uin
   }
   weigh_pages(scores);
   if (selection.kind == SelectionKind::kTopPages) {
-    choose_top(scores, selection.pages - selection.pages / 2, chosen);
+    const uint32_t pages = pages_wanted(selection, scores.pages);
+    choose_top(scores, pages - pages / 2, chosen);
     weigh_peaks(scores);
-    choose_top(scores, selection.pages / 2, chosen);
+    choose_top(scores, pages / 2, chosen);
   } else {
     choose_mass(scores, selection.mass, chosen);
   }

@@ -14,7 +14,8 @@ namespace quire {
 
 enum class SelectionKind : uint8_t {
   kNone,      // every page
-  kTopPages,  // `pages` of them: half by what they weigh, half for single tokens: by the highest score
+  kTopPages,  // `pages` of them, or `share`: half by what they weigh, half for single tokens, by the highest
+              // score
   kMass,      // the fewest that hold `mass` of every row's mass, by the estimates
 };
 
@@ -23,6 +24,7 @@ enum class SelectionKind : uint8_t {
 struct Selection {
   SelectionKind kind = SelectionKind::kNone;
   uint32_t pages = 0;              // kTopPages
+  float share = 0;                 // kTopPages: of all folded pages, [0, 1]; where that is more than `pages`
   float mass = 0;                  // kMass: (0, 1]
   uint64_t window = 0;             // tokens
   bool check = false;              // attend the rest as well, apart, to tell what was missed

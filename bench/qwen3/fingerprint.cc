@@ -33,6 +33,7 @@ class Hash {
     number(static_cast<uint32_t>(s.kind));
     if (s.kind == QUIRE_SELECT_NONE) return;
     number(s.pages);
+    number(s.share);
     number(s.mass);
     number(s.window);
   }

@@ -20,6 +20,7 @@ struct SelectionOptions {
   float mass = 0;
   uint64_t window = 256;  // tokens
   bool check = false;
+  float share = 0;  // of all pages
 
   bool operator==(const SelectionOptions&) const = default;
 };

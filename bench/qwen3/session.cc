@@ -72,6 +72,7 @@ class Session::Step {
     args.row_mask = part.rows.empty() ? nullptr : part.rows.data();
     args.selection = part.selection.kind;
     args.select_pages = part.selection.pages;
+    args.select_share = part.selection.share;
     args.select_mass = part.selection.mass;
     args.select_window = part.selection.window;
     args.select_check = part.selection.check ? 1 : 0;

@@ -219,11 +219,15 @@ Result<Selection> selection_of(const quire_attend_args& args, const CacheConfig&
   if (args.selection == QUIRE_SELECT_MASS && !(args.select_mass > 0 && args.select_mass <= 1)) {
     return invalid("select_mass is " + std::to_string(args.select_mass) + "; use more than 0, at most 1");
   }
+  if (args.selection == QUIRE_SELECT_TOP_PAGES && !(args.select_share >= 0 && args.select_share <= 1)) {
+    return invalid("select_share is " + std::to_string(args.select_share) + "; use 0 to 1");
+  }
   if (args.select_check > 1) {
     return invalid("select_check is " + std::to_string(args.select_check) + "; use 0 or 1");
   }
   out.kind = static_cast<SelectionKind>(args.selection);
   out.pages = args.select_pages;
+  out.share = args.select_share;
   out.mass = args.select_mass;
   out.window = args.select_window;
   out.check = args.select_check == 1;

@@ -355,9 +355,11 @@ QUIRE_API quire_status quire_append(quire_step* step, uint32_t layer, const quir
 /* Which sealed pages a query attends, per kv head. Page 0 (the sinks), the pages of select_window, and
  * unfolded pages are always attended; only what is chosen is read from lower tiers. Needs digests = 1. */
 typedef enum quire_selection QUIRE_ENUM {
-  QUIRE_SELECT_NONE = 0,      /* all pages: exact attention */
-  QUIRE_SELECT_TOP_PAGES = 1, /* the select_pages with the largest estimated mass besides */
-  QUIRE_SELECT_MASS = 2       /* the fewest pages that hold select_mass of the estimated mass */
+  QUIRE_SELECT_NONE = 0, /* all pages: exact attention */
+  /* The select_pages that matter most besides, or select_share of the sealed pages before the query where
+   * that is more: half by estimated mass, half by the highest score that a token in them may have. */
+  QUIRE_SELECT_TOP_PAGES = 1,
+  QUIRE_SELECT_MASS = 2 /* the fewest pages that hold select_mass of the estimated mass */
 } quire_selection;
 
 typedef struct quire_attend_args {
@@ -386,7 +388,10 @@ typedef struct quire_attend_args {
   /* [n][query_heads] or NULL: the share of the softmax's mass that lies on pages left out; estimated from
    * the digests, exact with select_check. */
   float* missed_mass;
-  uint64_t reserved[4];
+  float select_share; /* [0, 1]. A fixed number of pages loses what lies in one of many: let it grow with them
+                       */
+  uint32_t zero;
+  uint64_t reserved[3];
 } quire_attend_args;
 
 /* Query i stands at position entry.first + its index in the entry and sees positions <= its own. Must come

@@ -131,13 +131,18 @@ inline quire_attend_args default_attend_args() {
   return args;
 }
 
-// Args of selective attention (quire.h, quire_selection): the `pages` that weigh most, or as many as hold
-// `mass`, beside those of the last `window` tokens.
+// Args of selective attention (quire.h, quire_selection): the `pages` that weigh most, a share of all, or as
+// many as hold `mass`, beside those of the last `window` tokens.
 inline quire_attend_args top_pages(uint32_t pages, uint64_t window = 0) {
   quire_attend_args args = default_attend_args();
   args.selection = QUIRE_SELECT_TOP_PAGES;
   args.select_pages = pages;
   args.select_window = window;
+  return args;
+}
+inline quire_attend_args share_of_pages(float share, uint64_t window = 0) {
+  quire_attend_args args = top_pages(0, window);
+  args.select_share = share;
   return args;
 }
 inline quire_attend_args mass_of(float mass, uint64_t window = 0) {

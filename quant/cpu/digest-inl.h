@@ -36,7 +36,8 @@ HWY_INLINE void dot_digest(const DigestView& digest, uint32_t dim, const DigestQ
   }
   for (uint32_t c = 0; c < dim; c += kWordLanes) {
     const auto means = hn::PromoteTo(QueryTag(), hn::LoadU(hn::Rebind<int8_t, QueryTag>(), digest.mean + c));
-    const auto radii = hn::PromoteTo(QueryTag(), hn::LoadU(hn::Rebind<uint8_t, QueryTag>(), digest.radius + c));
+    const auto radii =
+        hn::PromoteTo(QueryTag(), hn::LoadU(hn::Rebind<uint8_t, QueryTag>(), digest.radius + c));
 #pragma GCC unroll 4
     for (int i = 0; i < kQueries; ++i) {
       mean[i].add(hn::LoadU(QueryTag(), queries[i].q.data() + c), means);

@@ -19,6 +19,21 @@ TEST(OptionsTest, CodecPairsAreNamed) {
   EXPECT_NE(qwen3::error_of([] { parse_codec_pair("rot4/"); }).find("choose from"), std::string::npos);
 }
 
+TEST(OptionsTest, SelectionsAreNamed) {
+  for (const char* name : {"none", "top:7", "share:0.25", "mass:0.9"}) {
+    qwen3::SelectionOptions selection;
+    parse_selection("top:3", &selection);  // nothing of an earlier choice stays
+    parse_selection(name, &selection);
+    EXPECT_EQ(selection_name(selection), name);
+  }
+  for (const char* name : {"share", "share:0", "share:1.1", "share:x", "shares:.5"}) {
+    qwen3::SelectionOptions selection;
+    EXPECT_NE(qwen3::error_of([&] { parse_selection(name, &selection); }).find("chooses no pages"),
+              std::string::npos)
+        << name;
+  }
+}
+
 TEST(RowTest, QuantilesAreOfRank) {
   Row row;
   row.codec = parse_codec_pair("rot4");

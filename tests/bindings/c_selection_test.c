@@ -50,6 +50,10 @@ static void test_selection_is_checked(void) {
       EXPECT_ATTEND_REFUSED(select_mass, 1.5F);
       EXPECT_ATTEND_REFUSED(select_mass, NAN);
       EXPECT_ATTEND_REFUSED(select_check, 2);
+      args.selection = QUIRE_SELECT_TOP_PAGES;
+      EXPECT_ATTEND_REFUSED(select_share, 1.5F);
+      EXPECT_ATTEND_REFUSED(select_share, -1.0F);
+      EXPECT_ATTEND_REFUSED(select_share, NAN);
       EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &args));
     }
     EXPECT_STATUS(QUIRE_OK, quire_step_wait(step));
@@ -100,6 +104,11 @@ static void test_selection(void) {
   }
   EXPECT_STATUS(QUIRE_OK, quire_cache_stats(cache, &after));
   EXPECT(after.pages_skipped > 0 && after.pages_chosen == before.pages_chosen + 2 * 2 * kKvHeads);
+  args.select_pages = 0;
+  args.select_share = 1;
+  EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &args));
+  EXPECT_STATUS(QUIRE_OK, quire_step_wait(step));
+  EXPECT(memcmp(exact, some, sizeof exact) == 0);
   EXPECT(after.missed_mass > 0 && after.missed_mass < 1 && after.select_seconds > 0);
   EXPECT(quire_step_end(step) != QUIRE_MISS);
   EXPECT_STATUS(QUIRE_OK, quire_close(cache));

@@ -120,6 +120,24 @@ TEST(Select, TopPagesAreTheHeaviestAndThoseThatMayScoreHighest) {
   std::printf("[counts] cases=%u seeds=%u\n", 6 * kSeeds, kSeeds);
 }
 
+TEST(Select, AShareGrowsWithThePages) {
+  for (uint32_t seed = 0; seed < 50; ++seed) {
+    const World world = random_world(seed);
+    const size_t all = world.always.size();
+    const auto chosen_with = [&](float share, uint32_t pages) {
+      Selection selection;
+      selection.kind = SelectionKind::kTopPages;
+      selection.share = share;
+      selection.pages = pages;
+      return choose(selection, world.mass, world.peak, world.rows, world.always).chosen;
+    };
+    const auto quarter = static_cast<uint32_t>((all + 3) / 4);
+    EXPECT_EQ(chosen_with(0.25F, 0), chosen_with(0, quarter));
+    EXPECT_EQ(chosen_with(0.25F, quarter + 5), chosen_with(0, quarter + 5)) << "the larger counts";
+    EXPECT_EQ(chosen_with(1, 0), std::vector<uint8_t>(all, 1));
+  }
+}
+
 TEST(Select, MassIsHeldByEveryRowAndNoPageTooMany) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
     const World world = random_world(seed);

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks and times the CUDA kernels on the GPU of this machine: the tests of tests/cuda with the kernels as nvcc builds
-# them, those of the whole engine, a slice of them under compute-sanitizer where it is installed, then quire-gpu. Leaves OUT/gpu.json.
+# Checks and times the CUDA kernels on the GPU of this machine: the tests of tests/cuda, the whole engine's among them, with
+# the kernels as nvcc builds them, a slice of them under compute-sanitizer where it is installed, the decoder on the tiny
+# model, then quire-gpu. Leaves OUT/gpu.json.
 #
 #   bench/gpu.sh [--out OUT] [-- OPTIONS OF quire-gpu]     builds here and runs here
 #   bench/gpu.sh --bundle DIR                              builds into DIR what runs where nothing is installed: DIR/run.sh
@@ -10,7 +11,7 @@
 # (80;90;100;120 by default, with PTX for what comes later).
 set -euo pipefail
 
-usage() { sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
+usage() { sed -n '2,12s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"; }
 bad_input() { echo "bench/gpu.sh: $1; --help explains" >&2; exit 2; }
 
 out=build/report bundle="" options=()
@@ -37,15 +38,22 @@ architectures=${QUIRE_CUDA_ARCHITECTURES:-80-real;90-real;100-real;120}
 cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=ON -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON \
   -DQUIRE_MICRO=OFF "-DCMAKE_CUDA_ARCHITECTURES=$architectures" > build-gpu.log 2>&1 || { tail -5 build-gpu.log >&2; exit 1; }
 rm -f build-gpu.log
-cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu quire-gpu-tests \
-  quire-gpu-engine-tests
+cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu quire-gpu-tests quire-generate quire-ppl
 
 target=${bundle:+$(absolute "$bundle")}
 target=${target:-$PWD/build/gpu/bundle}
-mkdir -p "$target"
-for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests tests/cuda/quire-gpu-engine-tests; do
+mkdir -p "$target/lib" "$target/model"
+for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests bench/quire-generate bench/quire-ppl; do
   strip -o "$target/$(basename "$program")" "build/gpu/$program"
 done
+# What the decoder's programs load, but for the C library, which the loader of that machine has to match.
+ldd build/gpu/bench/quire-generate build/gpu/bench/quire-ppl | awk '$2 == "=>" { print $3 }' | sort -u |
+  grep -v -E '/(libc|libm|libpthread|libdl|librt)\.so' | while read -r library; do
+    strip -o "$target/lib/$(basename "$library")" "$library"
+  done
+model=tests/models/qwen3-tiny
+install -m 644 $model/{config.json,generation_config.json,model.safetensors,tokenizer.json,text_end.txt} "$target/model"
+python3 -B bench/gpu/quality.py tests/quality/baseline.json "$target/quality.json"
 install -m 755 bench/gpu/run.sh "$target/run.sh"
 if [[ -n $bundle ]]; then
   du -sh "$target"

@@ -77,12 +77,13 @@ build_preset() {
     quietly "build-$preset.log" "${steady[@]}" cmake --build --preset "$preset" --parallel "$jobs" --target "$target"
 }
 
-# run_ctest PRESET CTEST-OPTIONS...: runs tests, shows the failed ones, adds what was counted to the summary.
+# run_ctest PRESET CTEST-OPTIONS...: runs tests, shows the failed ones, adds what was counted to the summary. One more than there
+# are cores: some wait for the disk or for deadlines.
 run_ctest() {
   local preset=$1 code=0 report=$logs/ctest-$1.log output=$logs/output-$1.log
   shift
   rm -f "$output"
-  "${steady[@]}" ctest --preset "$preset" --parallel "$jobs" --timeout "$test_timeout" --no-label-summary \
+  "${steady[@]}" ctest --preset "$preset" --parallel $((jobs + 1)) --timeout "$test_timeout" --no-label-summary \
     --no-tests=error --test-output-size-passed 1048576 "$@" >"$report" 2>&1 || code=$?
   cp "build/$preset/Testing/Temporary/LastTest.log" "$output" 2>/dev/null || touch "$output"
   [[ $code -eq 0 ]] || grep -v -e ' Passed ' -e '^ *Start ' "$report" >&2

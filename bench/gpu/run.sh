@@ -4,8 +4,8 @@
 #   run.sh [--out OUT] [-- OPTIONS OF quire-gpu]
 #
 # Example: run.sh --out /tmp/report -- --cases attend --codecs rot4
-# Leaves OUT/gpu.json and OUT/tests.log; OUT is . by default. Takes a minute or two. Ends with 1 when there is no GPU or
-# a test fails.
+# Leaves OUT/gpu.json, OUT/generate.json and OUT/tests.log; OUT is . by default. Takes a minute or two. Ends with 1 when
+# there is no GPU or a test fails.
 set -euo pipefail
 out=. options=()
 while (($#)); do
@@ -33,16 +33,36 @@ tests() { # NAME COMMAND...: runs the tests, shows their sum or what failed
 }
 : > "$out/tests.log"
 tests "tests on the device" "$bundle/quire-gpu-tests" --gtest_brief=1
-tests "the engine on the device" "$bundle/quire-gpu-engine-tests" --gtest_brief=1
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null); then
-  slice='CudaAttend.SeesSinks*:CudaAttend.*Staged*Pages:*Leaves*:CudaCopy*'
+  slice='CudaAttend.SeesSinks*:CudaAttend.*Staged*Pages:*Leaves*:CudaCopy*:CudaEngine*Bytes*:CudaEngine*MixedPlaces*'
   tests "memcheck" "$sanitizer" --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 "--gtest_filter=$slice"
-  tests "memcheck of the engine" "$sanitizer" --error-exitcode 1 "$bundle/quire-gpu-engine-tests" --gtest_brief=1 \
-    '--gtest_filter=*Bytes*:*MixedPlaces*'
   tests "racecheck" "$sanitizer" --tool racecheck --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 \
     '--gtest_filter=CudaAttend.SeesSinks*:*Leaves*rot*:CudaAttend.*Staged*Pages'
 else
   echo "== compute-sanitizer is not installed: its checks are left out"
+fi
+
+# The decoder multiplies with cuBLAS, which comes with the CUDA toolkit or as a Python package.
+cublas() {
+  local folder
+  for folder in /usr/local/cuda/lib64 "$(python3 -c 'import nvidia; print(nvidia.__path__[0] + "/cu13/lib")' 2> /dev/null)"; do
+    compgen -G "$folder/libcublas.so.13*" > /dev/null && echo "$folder" && return
+  done
+  ldconfig -p 2> /dev/null | sed -n 's|.*=> \(.*\)/libcublas\.so\.13$|\1|p' | grep -m 1 .
+}
+decoder() { # PROGRAM OPTIONS...: on the tiny model, with all of the cache on the device
+  LD_LIBRARY_PATH=$bundle/lib:$folder${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} "$bundle/$1" --model "$bundle/model" \
+    --device cuda --device-budget 1G "${@:2}"
+}
+if folder=$(cublas); then
+  echo "== the decoder on the device"
+  text=$bundle/model/text_end.txt
+  decoder quire-generate --prompt-file "$text" -n 64 --codec rot4/rot4 --json "$out/generate.json"
+  echo "== its quality against the CPU's figures"
+  decoder quire-ppl --text "$text" --gate "$bundle/quality.json" ||
+    { echo "run.sh: the decoder on the device is worse than on the CPU" >&2; exit 1; }
+else
+  echo "== libcublas.so.13 is not installed (pip install nvidia-cublas): the decoder is left out"
 fi
 echo "== times"
 "$bundle/quire-gpu" --json "$out/gpu.json" "${options[@]}"

@@ -126,7 +126,7 @@ void generate(GenerateOptions options) {
   row.seed = options.common.seed;
   row.threads = options.common.threads;
   row.stats = cache.stats();
-  set_selection(cache.options(), {}, row.stats, &row);
+  set_selection(cache.options().prefill, cache.options().select, {}, row.stats, &row);
   row.peak_rss = peak_rss();
   if (options.stats) print_table({row});
   print_reuse(reuse, prompt.size(), row);

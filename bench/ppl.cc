@@ -123,7 +123,8 @@ class Runs {
     row.seed = options_.common.seed;
     row.threads = options_.common.threads;
     row.stats = score.stats;
-    if (!exact) set_selection(options_.common.cache, {}, score.stats, &row);
+    if (!exact)
+      set_selection(options_.common.cache.prefill, options_.common.cache.select, {}, score.stats, &row);
     row.prefill_tok_s = static_cast<double>(scorer_.tokens()) / score.seconds;
     row.ppl = score.ppl;
     row.ppl_ref = reference_ppl_;

@@ -51,6 +51,7 @@ Status Engine::close() {
   prefixes_.reset();
   store_.reset();
   cache_.reset();
+  pinned_staging_.reset();
   mover_.reset();
   seal_work_.reset();
   return write_traces();
@@ -136,6 +137,9 @@ Status Engine::build_mover(const CacheContext& context) {
                     write_budget_.get(), options_.nvme_compression, options_.read_gap);
   if (!mover.ok()) return mover.status();
   mover_ = std::move(*mover);
+  if (page_device_ != nullptr && has_disk) {
+    pinned_staging_ = std::make_unique<PinnedRange>(*page_device_, mover_->staging());
+  }
   residency_->set_pager(mover_.get());
   return {};
 }

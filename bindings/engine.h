@@ -11,6 +11,7 @@
 
 #include "kvcache/cache.h"
 #include "kvcache/device_cpu.h"
+#include "kvcache/page_device.h"
 #include "kvcache/prefix_cache.h"
 #include "offload/io_engine.h"
 #include "offload/mover.h"
@@ -108,6 +109,7 @@ class Engine {
   std::unique_ptr<SharedWriteBudget> write_budget_;  // nullptr: no limit
   const char* io_name_ = "none";                     // static storage
   std::unique_ptr<Mover> mover_;
+  std::unique_ptr<PinnedRange> pinned_staging_;
   std::unique_ptr<Cache> cache_;
   std::unique_ptr<PersistentStore> store_;
   std::unique_ptr<PrefixCache> prefixes_;

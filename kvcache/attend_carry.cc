@@ -16,8 +16,8 @@ constexpr double kSeenShare = 0.1;
 
 double seconds(Nanoseconds time) { return std::chrono::duration<double>(time).count(); }
 
-// Pages of a run that lie in host memory to stay.
-uint32_t cold_pages(const HeldRun& run) { return run.wanted & ~run.on_device & ~run.staged; }
+// Pages of a run that lie in host memory.
+uint32_t cold_pages(const HeldRun& run) { return run.wanted & ~run.on_device; }
 
 }  // namespace
 
@@ -48,7 +48,6 @@ WaveWork Attender::wave_work(const Call& call) const {
     const auto cold = static_cast<uint32_t>(std::popcount(cold_pages(run)));
     work.pages += cold;
     cold_work += cold * page;
-    work.host_work += std::popcount(run.wanted & run.staged) * page;
     work.device_work += std::popcount(run.wanted & run.on_device) * page;
   }
   if (work.pages > 0) work.page_work = cold_work / work.pages;
@@ -124,9 +123,9 @@ Status Attender::compute_with_device(Call& call) {
   if (Status status = begin_on_device(call); !status.ok()) return status;
   count_places(call);
   batch_.work += work.device_work + carried * work.page_work;
-  if (work.pages == 0 && work.host_work == 0) return {};
+  if (work.pages == 0) return {};
   if (carried > 0) batch_.carry_seconds += kCarrySeconds + carried * work.page_bytes / link_;
-  const double host_work = work.host_work + (work.pages - carried) * work.page_work;
+  const double host_work = (work.pages - carried) * work.page_work;
   // The device is at its pages meanwhile.
   const Nanoseconds start = context_.clock.now();
   if (host_work > 0) compute_on_host(call);

@@ -33,6 +33,19 @@ void PinnedMemory::unmap(uint8_t* data, size_t bytes) {
   }
 }
 
+void PinnedMemory::pin(std::span<uint8_t> memory) {
+  if (!refused_ && cudaSetDevice(index_) == cudaSuccess &&
+      cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterPortable) == cudaSuccess) {
+    return;
+  }
+  (void)cudaGetLastError();
+  refused_ = true;
+}
+
+void PinnedMemory::unpin(std::span<uint8_t> memory) {
+  if (cudaHostUnregister(memory.data()) != cudaSuccess) (void)cudaGetLastError();
+}
+
 Status CudaPageCarrier::open(Device& device, const PageDeviceSetup& setup, size_t stride,
                              cuda::PageCopy* copies) {
   copies_ = copies;

@@ -3,7 +3,7 @@
 //
 // Invariants: everything of fixed size is allocated by open; frames are taken from what device_budget has
 // left beside a step's pages, a small share, or are none. Where the system pins no more memory, slots are
-// memory as ever and nothing is carried from then on. Thread safety: map and unmap of host_memory() from any
+// memory as ever and nothing is carried from then on. Thread safety: functions of host_memory() from any
 // thread that the caller orders; the rest from the compute stream alone.
 #pragma once
 
@@ -23,13 +23,16 @@ class PinnedMemory final : public SlotMemory {
   explicit PinnedMemory(int device_index) : index_(device_index) {}
   uint8_t* map(size_t bytes) override;
   void unmap(uint8_t* data, size_t bytes) override;
+  // Of memory that is somebody else's.
+  void pin(std::span<uint8_t> memory);
+  void unpin(std::span<uint8_t> memory);
   // All that there ever was.
   bool all_pinned() const { return !refused_; }
 
  private:
   const int index_;
   std::atomic<bool> refused_{false};
-  std::set<uint8_t*> plain_;  // what is not pinned
+  std::set<uint8_t*> plain_;  // what map gave and is not pinned
 };
 
 class CudaPageCarrier {
@@ -39,7 +42,7 @@ class CudaPageCarrier {
   // stride: of frames, at least the largest page's bytes. copies: [setup.wave_pages], pinned. Both budgets
   // have been charged for everything else.
   Status open(Device& device, const PageDeviceSetup& setup, size_t stride, cuda::PageCopy* copies);
-  SlotMemory& host_memory() { return host_memory_; }
+  PinnedMemory& host_memory() { return host_memory_; }
   uint32_t room() const { return host_memory_.all_pinned() ? frame_count_ : 0; }
   CarriedFrames frames() const { return {frames_, stride_}; }
   // As PageDevice::carry, for pages of any pinned memory. `copies` is in use until the stream has run.

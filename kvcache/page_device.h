@@ -12,8 +12,8 @@
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
 // the device is opened, but for the slots. Errors: kDeviceLost is for good, every later call gives it again.
-// Thread safety: map, unmap, mark and create_stream from any thread that the caller orders; the rest from the
-// compute stream alone.
+// Thread safety: map, unmap, pin, unpin, mark and create_stream from any thread that the caller orders; the
+// rest from the compute stream alone.
 #pragma once
 
 #include <functional>
@@ -91,7 +91,7 @@ struct RowCopy {
   uint32_t count;
 };
 
-// A page in memory of host_memory() that a wave brings along.
+// A page that a wave brings along, in memory that the device reads.
 struct CarriedPage {
   const uint8_t* from;
   uint32_t bytes;
@@ -130,6 +130,9 @@ class PageDevice : public SlotMemory {
 
   // Where slots of host memory come from: memory that the device reads at the speed of the link.
   virtual SlotMemory& host_memory() = 0;
+  // Makes memory of the caller's such memory, until unpin with the same range.
+  virtual void pin(std::span<uint8_t> memory) = 0;
+  virtual void unpin(std::span<uint8_t> memory) = 0;
   // Pages that one wave may bring along; 0: there is no room, or host memory is out of the device's reach.
   virtual uint32_t carry_room() const = 0;
   // Copies at most carry_room() pages to frames, which hold them for what follows until end_waves.
@@ -146,6 +149,21 @@ class PageDevice : public SlotMemory {
   virtual Status attend(const DeviceAttend& call) = 0;
   // Returns when the states of the attended rows, all below `rows`, are in the space.
   virtual Status end_waves(uint32_t rows) = 0;
+};
+
+// Pins memory while it lives; both outlive it.
+class PinnedRange {
+ public:
+  PinnedRange(PageDevice& device, std::span<uint8_t> memory) : device_(device), memory_(memory) {
+    device_.pin(memory_);
+  }
+  ~PinnedRange() { device_.unpin(memory_); }
+  PinnedRange(const PinnedRange&) = delete;
+  PinnedRange& operator=(const PinnedRange&) = delete;
+
+ private:
+  PageDevice& device_;
+  std::span<uint8_t> memory_;
 };
 
 // What a device is opened with: budgets are charged for what it allocates, and outlive it, as the config

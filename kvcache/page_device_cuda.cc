@@ -179,6 +179,8 @@ class CudaPageDevice final : public PageDevice {
   Status finish_copies() override { return synchronize("copying a tensor of the engine's"); }
 
   SlotMemory& host_memory() override { return carrier_.host_memory(); }
+  void pin(std::span<uint8_t> memory) override { carrier_.host_memory().pin(memory); }
+  void unpin(std::span<uint8_t> memory) override { carrier_.host_memory().unpin(memory); }
   uint32_t carry_room() const override { return carrier_.room(); }
   Result<CarriedFrames> carry(std::span<const CarriedPage> pages) override {
     if (Status status = select(); !status.ok()) return status;

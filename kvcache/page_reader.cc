@@ -32,7 +32,6 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
       missing_heads[missing_count] = heads.empty() ? kAllHeads : heads[i];
       missing[missing_count++] = page;
       run->loading |= 1U << i;
-      run->staged |= 1U << i;
     }
   }
   if (missing_count > 0) {

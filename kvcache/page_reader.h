@@ -24,7 +24,6 @@ struct HeldRun {
   uint32_t pinned = 0;                            // bit i: page i is pinned here
   uint32_t wanted = 0;                            // bit i: page i is held; the others get no bytes
   uint32_t on_device = 0;                         // bit i: bytes of page i are memory of the PageDevice
-  uint32_t staged = 0;                            // bit i: they are staging memory
 };
 
 enum class Acquire : uint8_t {

@@ -18,7 +18,7 @@ uint32_t pages_to_carry(const WaveWork& wave, const AttendSpeeds& speeds, uint32
   const double up = wave.page_bytes / speeds.link + seconds(wave.page_work, speeds.device);
   const double here = wave.page_work / speeds.host;
   const double device_anyway = seconds(wave.device_work, speeds.device);
-  const double all_here = wave.host_work / speeds.host + wave.pages * here;
+  const double all_here = wave.pages * here;
   const auto end = [&](uint32_t x) {
     const double device = device_anyway + (x > 0 ? kCarrySeconds + x * up : 0);
     return std::max(device, all_here - x * here);

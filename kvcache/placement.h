@@ -4,9 +4,9 @@
 // The two work side by side, and the wave ends with the later of them. Of n pages in host memory x go up:
 //
 //     device(x) = [x > 0] * kCarrySeconds + W_d / device + x * (b / link + w / device)
-//     host(x)   = (W_h + (n - x) * w) / host
+//     host(x)   = (n - x) * w / host
 //
-// with b the bytes of a page, w its work, W_d and W_h the work that each has anyway. device(x) is a sum
+// with b the bytes of a page, w its work, W_d the work of pages that the device has. device(x) is a sum
 // because one stream copies and then attends. The answer is the x of at most `room` that ends first, up to
 // rounding where both end at the same time. A page's work is its bytes times the query rows of a kv head that
 // see it, rows below kReadingRows counting as that many: for so few it is reading that takes time, in decode;
@@ -34,7 +34,6 @@ struct WaveWork {
   uint32_t pages = 0;      // that may be carried
   double page_bytes = 0;   // of one of them
   double page_work = 0;    // likewise
-  double host_work = 0;    // of other pages that the CPU attends
   double device_work = 0;  // of pages that lie on the device
 };
 

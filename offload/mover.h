@@ -108,6 +108,8 @@ class Mover final : public Pager {
   bool turn(Nanoseconds idle);
 
   const MoverCounts& counts() const { return counts_; }
+  // Where pages from disk lie until their load ends; empty without a disk tier.
+  std::span<uint8_t> staging() { return {staging_.data(), staging_.size()}; }
   // Zeros without a disk tier.
   TierStats tier_stats() const;
 

@@ -111,11 +111,11 @@ TEST_F(CudaEngine, LinkSpeedDecidesWhereColdPagesAreAttended) {
   std::printf("[counts] cases=%u\n", cases);
 }
 
-// More is cold than the device has frames for, and some of it comes from disk, which the CPU attends.
+// More is cold than the device has frames for, and nearly all of it comes from disk.
 TEST_F(CudaEngine, WhatHasNoFrameStaysOnTheHost) {
   World world = tight_device();
   world.nvme_budget = 64 * kMiB;
-  world.host_budget = least(world, &World::host_budget) + kMiB / 2;
+  world.host_budget = least(world, &World::host_budget) + kMiB / 16;
   const uint64_t pages = 140;
   for (const AttendSpeeds& speeds : {kSlowLink, kFastLink}) {
     world.speeds = speeds;
@@ -125,13 +125,44 @@ TEST_F(CudaEngine, WhatHasNoFrameStaysOnTheHost) {
     ASSERT_GT(room, 0U);
     const Walked walked = walk(*engine, world, pages);
     ASSERT_GT(walked.cold, 4 * room);
-    const ResidencyCounts places = counts_of(*engine);
-    EXPECT_GT(places.pages, places.memory_pages[0] + places.memory_pages[1]) << "none is on disk alone";
     const std::vector<double> truth = attend_reference(world, 0, pages * world.page_tokens + 20);
     EXPECT_LT(relative_error(walked.output.out[0].data() + size_t{20} * world.query_row(), truth), 1.5e-2);
     EXPECT_EQ(walked.counts.carried > 0, speeds.link == kFastLink.link);
     EXPECT_GT(walked.counts.host, 0U);
   }
+}
+
+// Pages of a sequence that was idle while another filled memory.
+TEST_F(CudaEngine, PagesFromDiskAreCarried) {
+  World world = tight_device();
+  world.nvme_budget = 64 * kMiB;
+  world.host_budget = least(world, &World::host_budget) + kMiB / 16;
+  world.speeds = kFastLink;
+  const auto engine = open_on_device(world);
+  ASSERT_NE(engine, nullptr);
+  const auto filled = [&](uint64_t pages) {
+    Sequence* sequence = *engine->cache().create_sequence();
+    EXPECT_TRUE(engine->cache().set_rope(sequence, test_rope(world)).ok());
+    for (uint64_t at = 0; at < pages * world.page_tokens; at += 64) {
+      EXPECT_TRUE(append_tokens(*engine, world, sequence, at, 64).ok());
+    }
+    return sequence;
+  };
+  constexpr uint64_t kPages = 30;
+  Sequence* idle = filled(kPages);
+  filled(100);
+  uint64_t in_memory = 0;
+  {
+    const ResidencyLock lock = engine->residency().lock();
+    for (const Page* page : idle->layers[0].table->pages) in_memory += page->memory() != nullptr ? 1 : 0;
+  }
+  ASSERT_EQ(in_memory, 0U);
+  const uint64_t tokens = kPages * world.page_tokens;
+  const Output output = run_step(*engine, world, idle, tokens, 1);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  EXPECT_GT(counts_now(*engine).carried, 0U);
+  EXPECT_EQ(counts_now(*engine).host + counts_now(*engine).device, kPages);
+  EXPECT_LT(relative_error(output.out[0].data(), attend_reference(world, 0, tokens)), 1.5e-2);
 }
 
 }  // namespace

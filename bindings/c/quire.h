@@ -248,8 +248,8 @@ typedef struct quire_options {
    * attended by the CPU where they lie, or carried up to be attended on the device, or some of them so and
    * some so, whatever ends first at these speeds (kvcache/placement.h). The link's in bytes per second from
    * host memory; the two others' in bytes of pages per second, times the query rows of a kv head that see
-   * them (at least 4). 0 (default): measured, the link once by quire_open. With all three set, where a page
-   * is attended, and so every bit of the output, follows from the calls alone. */
+   * them (at least 4). 0 (default): measured, the link once by quire_open. With all three set and no disk
+   * tier, where a page is attended, and so every bit of the output, follows from the calls alone. */
   uint64_t device_link_speed;
   uint64_t host_attend_speed;
   uint64_t device_attend_speed;

@@ -42,21 +42,24 @@ cmake --build build/gpu --parallel "${QUIRE_JOBS:-$(nproc)}" --target quire-gpu 
 
 target=${bundle:+$(absolute "$bundle")}
 target=${target:-$PWD/build/gpu/bundle}
-mkdir -p "$target/lib" "$target/model"
+files=build/gpu/files
+rm -rf "$files"
+mkdir -p "$target" "$files/lib" "$files/model"
 for program in bench/gpu/quire-gpu tests/cuda/quire-gpu-tests bench/quire-generate bench/quire-ppl; do
-  strip -o "$target/$(basename "$program")" "build/gpu/$program"
+  strip -o "$files/$(basename "$program")" "build/gpu/$program"
 done
 # What the decoder's programs load, but for the C library, which the loader of that machine has to match.
 ldd build/gpu/bench/quire-generate build/gpu/bench/quire-ppl | awk '$2 == "=>" { print $3 }' | sort -u |
   grep -v -E '/(libc|libm|libpthread|libdl|librt)\.so' | while read -r library; do
-    strip -o "$target/lib/$(basename "$library")" "$library"
+    strip -o "$files/lib/$(basename "$library")" "$library"
   done
 model=tests/models/qwen3-tiny
-install -m 644 $model/{config.json,generation_config.json,model.safetensors,tokenizer.json,text_end.txt} "$target/model"
-python3 -B bench/gpu/quality.py tests/quality/baseline.json "$target/quality.json"
+install -m 644 $model/{config.json,generation_config.json,model.safetensors,tokenizer.json,text_end.txt} "$files/model"
+python3 -B bench/gpu/quality.py tests/quality/baseline.json "$files/quality.json"
+tar --create --directory "$files" . | gzip -9 > "$target/files.tar.gz"
 install -m 755 bench/gpu/run.sh "$target/run.sh"
 if [[ -n $bundle ]]; then
-  du -sh "$target"
+  du -sh --apparent-size "$target"
   echo "run $target/run.sh on a machine with a GPU and an NVIDIA driver for CUDA 13 or later"
 else
   "$target/run.sh" --out "$(absolute "$out")" -- "${options[@]}"

@@ -16,8 +16,10 @@ while (($#)); do
     *) echo "run.sh: '$1' is no option; --help explains" >&2; exit 2 ;;
   esac
 done
-bundle=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 mkdir -p "$out"
+bundle=$(mktemp -d)
+trap 'rm -rf "$bundle"' EXIT
+tar --extract --gzip --file "$(dirname "${BASH_SOURCE[0]}")/files.tar.gz" --directory "$bundle"
 
 tests() { # NAME COMMAND...: runs the tests, shows their sum or what failed
   local name=$1

@@ -37,7 +37,8 @@ std::vector<Row> RealRun::run(Reference* reference, bool fill) const {
   for (const qwen3::SelectionOptions& select : selections) {
     const quire_stats before = cache.stats();
     Row& row = rows.emplace_back(prompt);
-    answer(session.fork(select), reference, fill, &row);
+    qwen3::Session own = session.fork(select);  // alive until what the cache holds is read
+    answer(own, reference, fill, &row);
     row.stats = cache.stats();
     set_selection(cache.options().prefill, select, before, row.stats, &row);
     row.stats = without(row.stats, prompt.stats, before);
@@ -52,7 +53,7 @@ uint64_t RealRun::prompt_tokens() const {
   return (task.context() - task.scored) / chunk * chunk;
 }
 
-void RealRun::answer(qwen3::Session session, Reference* reference, bool fill, Row* row) const {
+void RealRun::answer(qwen3::Session& session, Reference* reference, bool fill, Row* row) const {
   const uint64_t context = task.context();
   const std::vector<int32_t>& tokens = task.text.tokens;
   qwen3::Perplexity perplexity;

@@ -53,7 +53,7 @@ struct RealRun {
   std::vector<Row> run(Reference* reference, bool fill) const;
   uint64_t prompt_tokens() const;
   // Reads what is scored, writes and answers; the session has read the prompt, and `row` has its time.
-  void answer(qwen3::Session session, Reference* reference, bool fill, Row* row) const;
+  void answer(qwen3::Session& session, Reference* reference, bool fill, Row* row) const;
   void decode_tokens(qwen3::Session session, Row* row) const;
   void ask_needles(const qwen3::Session& session, Row* row) const;
 };

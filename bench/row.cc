@@ -131,6 +131,13 @@ void set_divergence(const qwen3::Divergence& divergence, Row* row) {
 quire_stats without(quire_stats stats, const quire_stats& from, const quire_stats& to) {
   stats.read_bytes -= to.read_bytes - from.read_bytes;
   stats.written_bytes -= to.written_bytes - from.written_bytes;
+  stats.host_attended_pages -= to.host_attended_pages - from.host_attended_pages;
+  stats.device_attended_pages -= to.device_attended_pages - from.device_attended_pages;
+  stats.carried_pages -= to.carried_pages - from.carried_pages;
+  stats.demoted_bytes -= to.demoted_bytes - from.demoted_bytes;
+  stats.stored_bytes -= to.stored_bytes - from.stored_bytes;
+  stats.tried_bytes -= to.tried_bytes - from.tried_bytes;
+  stats.packed_bytes -= to.packed_bytes - from.packed_bytes;
   stats.encode_seconds -= to.encode_seconds - from.encode_seconds;
   stats.attend_seconds -= to.attend_seconds - from.attend_seconds;
   stats.select_seconds -= to.select_seconds - from.select_seconds;

@@ -162,14 +162,15 @@ std::vector<Row> SyntheticRun::run() const {
     first += count;
     on_progress(first);
   }
-  Row row;
-  row.model = shape;
-  row.context = context;
-  row.codec = {options.cache.key_codec, options.cache.value_codec};
-  row.synthetic = true;
-  row.seed = options.seed;
-  row.threads = options.threads;
-  row.prefill_tok_s = static_cast<double>(context) / since(start);
+  Row filled;
+  filled.model = shape;
+  filled.context = context;
+  filled.codec = {options.cache.key_codec, options.cache.value_codec};
+  filled.synthetic = true;
+  filled.seed = options.seed;
+  filled.threads = options.threads;
+  filled.prefill_tok_s = static_cast<double>(context) / since(start);
+  filled.stats = cache.stats();
   std::vector<Row> rows;
   std::vector<qwen3::SelectionOptions> selections{qwen3::SelectionOptions{}};
   if (options.cache.select.kind != QUIRE_SELECT_NONE) selections.push_back(options.cache.select);
@@ -177,16 +178,16 @@ std::vector<Row> SyntheticRun::run() const {
   for (const qwen3::SelectionOptions& selection : selections) {
     filler.select(selection);
     const quire_stats before = cache.stats();
-    row.decode_seconds.clear();
+    Row& row = rows.emplace_back(filled);
     for (uint32_t i = 0; i < decode; ++i) {
       const auto token = Clock::now();
       filler.pass(1, true);
       row.decode_seconds.push_back(since(token));
     }
     row.stats = cache.stats();
-    row.peak_rss = peak_rss();
     set_selection({}, selection, before, row.stats, &row);
-    rows.push_back(row);
+    row.stats = without(row.stats, filled.stats, before);
+    row.peak_rss = peak_rss();
   }
   return rows;
 }

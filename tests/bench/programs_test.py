@@ -58,6 +58,9 @@ class Programs(unittest.TestCase):
         for row in rows:
             self.assertEqual(set(KEYS) - set(row), set())
             self.assertEqual((row["context"], row["needles"], row["needles_found"]), (1600, 2, 2))
+            values = row["context"] * 4 * 2 * 2 * 128  # layers, kv heads, keys and values, head_dim
+            held = row["kv_bytes_device"] + row["kv_bytes_host"] + row["kv_bytes_nvme"]
+            self.assertGreater(held, 0.95 * values * row["page_bits"] / 8, "bytes are of the whole context")
             self.assertGreater(row["decode_tok_s"], 0)
             self.assertLess(abs(row["ppl"] / row["ppl_ref"] - 1), 0.02)
         self.assertGreater(rows[0]["kv_bytes_nvme"], 0)
@@ -136,7 +139,8 @@ class Programs(unittest.TestCase):
         self.assertEqual([row["selection"] for row in together], ["top:3", "none", "mass:0.5"])
         for row in together:
             alone, = self.rows(*common, "--select", row["selection"])
-            for key in ("ppl", "attended", "needles_found", "sparse_prefill"):
+            for key in ("ppl", "attended", "needles_found", "sparse_prefill", "attended_pages_host", "kv_bytes_host",
+                        "page_bits", "effective_bits"):
                 self.assertEqual(row[key], alone[key], key)
             self.assertAlmostEqual(row["missed_mass"] or 0, alone["missed_mass"] or 0, places=9)
 
@@ -145,6 +149,16 @@ class Programs(unittest.TestCase):
                          "--decode", 2)
         self.assertEqual((row["model"], row["synthetic"], row["ppl"], row["needles"]), ("tiny", True, None, None))
         self.assertGreater(row["decode_tok_s"], 0)
+
+    def test_generated_choices_are_counted_apart(self):
+        common = ("scale", "--fill", "synthetic", "--shape", "tiny", "--contexts", "2048", "--codecs", "rot4", "--decode",
+                  2, "--select-window", 64)
+        exact, some, again = self.rows(*common, "--select", "top:8", "--also-select", "none")
+        self.assertEqual([row["selection"] for row in (exact, some, again)], ["none", "top:8", "none"])
+        self.assertTrue(some["missed_mass"] > 0 and some["attended"] < 1, some)
+        for row in (exact, again):
+            self.assertEqual((row["missed_mass"], row["attended"]), (None, None))
+        self.assertEqual(again["attended_pages_host"], exact["attended_pages_host"])
 
     def test_ppl_counts_windows(self):
         rows = self.rows("ppl", "--text", TEXT, "--codecs", "int8,rot3", "--window", 512, "--stride", 256, "--skip",

@@ -64,11 +64,12 @@ double reading_work(uint64_t tokens) {
   return n + n * n / (2 * kTokensThatDouble);
 }
 
-// Adds the work between the last report and this one.
+// Adds the work that went beyond any report before: further choices of pages read the last tokens once more.
 std::function<void(uint64_t)> report_to(Progress& progress) {
-  return [&progress, last = 0.0](uint64_t tokens) mutable {
-    progress.add(reading_work(tokens) - last);
-    last = reading_work(tokens);
+  return [&progress, most = 0.0](uint64_t tokens) mutable {
+    const double work = reading_work(tokens);
+    progress.add(std::max(work - most, 0.0));
+    most = std::max(work, most);
   };
 }
 

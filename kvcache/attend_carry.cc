@@ -103,8 +103,9 @@ void Attender::count_places(const Call& call) {
   counters.device_attended_bytes.fetch_add(bytes[1], std::memory_order_relaxed);
   uint64_t carried = 0;
   for (const CarriedPage& page : carried_) carried += page.bytes;
-  counters.carried_pages.fetch_add(carried_.size(), std::memory_order_relaxed);
-  counters.carried_bytes.fetch_add(carried, std::memory_order_relaxed);
+  // After what it is a part of: who reads it first never sees more carried than attended.
+  counters.carried_pages.fetch_add(carried_.size(), std::memory_order_release);
+  counters.carried_bytes.fetch_add(carried, std::memory_order_release);
 }
 
 // Waves whose pages are all on the device are given to it without waiting, as far as its space goes; a wave

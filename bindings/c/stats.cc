@@ -35,13 +35,14 @@ void fill_pages(Engine& engine, quire_stats* out) {
       bits_per_value(pages.page_bytes + host.used(Use::kTails) + host.used(Use::kTables), out->values);
 }
 
+// What was carried is read before what was attended, and counted after it: so it is never more.
 void fill_places(const CacheCounters& counters, quire_stats* out) {
-  out->host_attended_pages = counters.host_attended_pages.load(std::memory_order_relaxed);
+  out->carried_pages = counters.carried_pages.load(std::memory_order_acquire);
+  out->carried_bytes = counters.carried_bytes.load(std::memory_order_acquire);
   out->device_attended_pages = counters.device_attended_pages.load(std::memory_order_relaxed);
-  out->carried_pages = counters.carried_pages.load(std::memory_order_relaxed);
-  out->host_attended_bytes = counters.host_attended_bytes.load(std::memory_order_relaxed);
   out->device_attended_bytes = counters.device_attended_bytes.load(std::memory_order_relaxed);
-  out->carried_bytes = counters.carried_bytes.load(std::memory_order_relaxed);
+  out->host_attended_pages = counters.host_attended_pages.load(std::memory_order_relaxed);
+  out->host_attended_bytes = counters.host_attended_bytes.load(std::memory_order_relaxed);
 }
 
 void fill_prefixes(const PrefixCache& prefixes, quire_stats* out) {

@@ -60,9 +60,11 @@ void choose_top(const SelectionScores& scores, uint32_t pages, uint8_t* chosen) 
   for (uint32_t i = 0; i < taken; ++i) chosen[order[i]] = 1;
 }
 
-// How many pages kTopPages takes beside those that are always there.
+// How many pages kTopPages takes beside those that are always there. A share is rounded up, but .1F, which
+// lies a little above a tenth, is a tenth.
 uint32_t pages_wanted(const Selection& selection, uint32_t pages) {
-  const double share = std::ceil(static_cast<double>(selection.share) * pages);
+  constexpr double kFloatError = 0x1p-23;
+  const double share = std::ceil(static_cast<double>(selection.share) * pages * (1 - kFloatError));
   return std::max(selection.pages, static_cast<uint32_t>(share));
 }
 

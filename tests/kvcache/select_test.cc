@@ -138,6 +138,22 @@ TEST(Select, AShareGrowsWithThePages) {
   }
 }
 
+TEST(Select, AShareIsADecimalNumber) {
+  for (uint32_t pages = 10; pages <= 100000; pages = pages * 3 + 10) {
+    const uint32_t all = pages - pages % 10;
+    const std::vector<float> level(all, 0);
+    const std::vector<uint8_t> none(all, 0);
+    for (uint32_t tenths = 1; tenths < 10; ++tenths) {
+      Selection selection;
+      selection.kind = SelectionKind::kTopPages;
+      selection.share = static_cast<float>(tenths) / 10;
+      const Choice choice = choose(selection, level, level, 1, none);
+      EXPECT_EQ(std::count(choice.chosen.begin(), choice.chosen.end(), 1), int64_t{all} / 10 * tenths)
+          << "." << tenths << " of " << all;
+    }
+  }
+}
+
 TEST(Select, MassIsHeldByEveryRowAndNoPageTooMany) {
   for (uint32_t seed = 0; seed < 200; ++seed) {
     const World world = random_world(seed);

@@ -150,7 +150,6 @@ Result<Rope> rope_of(const quire_rope& rope) {
 
 Result<PrefixChain> chain_of(const quire_prefix& prefix, const Engine& engine) {
   if (Status s = check_struct(prefix, "quire_prefix"); !s.ok()) return s;
-  if (prefix.zero != 0) return invalid("quire_prefix.zero is not zero; call quire_prefix_init");
   if (prefix.shared > 1) return invalid("shared is " + std::to_string(prefix.shared) + "; use 0 or 1");
   const bool has_tenant = prefix.tenant[0] != 0 || prefix.tenant[1] != 0;
   if (has_tenant == (prefix.shared == 1)) {

@@ -22,13 +22,18 @@ Result<MutableTensorView> mutable_tensor_view(const quire_tensor& tensor, const 
                                               uint32_t head_dim, bool device);
 Status check_struct_size(uint32_t got, size_t expected, const char* name);
 
-// An input struct: its size, and that its reserved fields are zero, so that they can mean something later.
+// An input struct: its size, and that its reserved fields and padding are zero, so that they can mean
+// something later.
 template <typename Struct>
 Status check_struct(const Struct& s, const char* name) {
   if (Status status = check_struct_size(s.struct_size, sizeof s, name); !status.ok()) return status;
   for (const uint64_t field : s.reserved) {
     if (field != 0)
       return invalid(std::string(name) + ".reserved is not zero; call its init function or clear it");
+  }
+  if constexpr (requires { s.zero; }) {
+    if (s.zero != 0)
+      return invalid(std::string(name) + ".zero is not zero; call its init function or clear it");
   }
   return {};
 }

@@ -388,8 +388,8 @@ typedef struct quire_attend_args {
   /* [n][query_heads] or NULL: the share of the softmax's mass that lies on pages left out; estimated from
    * the digests, exact with select_check. */
   float* missed_mass;
-  float select_share; /* [0, 1]. A fixed number of pages loses what lies in one of many: let it grow with them
-                       */
+  /* [0, 1]. A fixed number of pages loses what lies in one of many: let it grow with them. */
+  float select_share;
   uint32_t zero;
   uint64_t reserved[3];
 } quire_attend_args;

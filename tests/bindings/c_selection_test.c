@@ -38,6 +38,7 @@ static void test_selection_is_checked(void) {
     EXPECT_STATUS(QUIRE_OK, quire_append(step, 0, &kv));
     quire_attend_args args = attend_args(r.queries[0], r.out[0]);
     EXPECT(args.selection == QUIRE_SELECT_NONE && args.select_start == NULL && args.missed_mass == NULL);
+    EXPECT_ATTEND_REFUSED(zero, 1);
     args.select_mass = 7; /* no selection: not looked at */
     EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &args));
     args.selection = QUIRE_SELECT_MASS;

@@ -284,7 +284,7 @@ Status Attender::hold_wave(Call& call) {
     ready_run(context_.residency, &held_.front());
   }
   // Small waves let the runs be computed side by side, and keep a chunk's pages in a core's cache. A device
-  // wants many pages at once, and sends down every row's state at the end of a wave.
+  // wants many pages at once, and takes room for every row's state with each wave.
   const bool small = context_.residency.device() == nullptr;
   const size_t split_limit = std::max<size_t>(1, partial_rows_ / std::max(1U, plan_.rows));
   const size_t limit = std::min({kWaveRuns, held_.size(), small ? split_limit : kWaveRuns});

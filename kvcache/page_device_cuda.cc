@@ -93,6 +93,7 @@ class CudaPageDevice final : public PageDevice {
                   status.message()};
     }
     error = cudaMallocHost(reinterpret_cast<void**>(&pinned_), host_bytes);
+    pinned_bytes_ = host_bytes;
     if (error != cudaSuccess) {
       return cuda_status(error, "pinning " + std::to_string(host_bytes) + " bytes of host memory");
     }
@@ -190,8 +191,10 @@ class CudaPageDevice final : public PageDevice {
   }
   Result<uint64_t> try_link(uint32_t pages) override {
     std::vector<CarriedPage> sources;
+    // Memory that the device has not read lately: its caches serve what it has.
+    pages = static_cast<uint32_t>(std::min<uint64_t>(pages, pinned_bytes_ / stride_));
     for (uint32_t i = 0; i < pages; ++i) {
-      sources.push_back({pages_ + i % kEncodePages * stride_, static_cast<uint32_t>(stride_)});
+      sources.push_back({pinned_ + i * stride_, static_cast<uint32_t>(stride_)});
     }
     if (const Result<CarriedFrames> frames = carry(sources); !frames.ok()) return frames.status();
     if (Status status = synchronize("measuring the link"); !status.ok()) return status;
@@ -365,6 +368,7 @@ class CudaPageDevice final : public PageDevice {
   cudaError_t error_ = cudaSuccess;
   DeviceBuffer work_;
   uint8_t* pinned_ = nullptr;
+  size_t pinned_bytes_ = 0;
   Space on_device_{};
   Space host_{};
   uint8_t* pages_ = nullptr;          // [kEncodePages][stride_], on the host

@@ -59,6 +59,10 @@ struct DigestView {
   const uint8_t* radius;
 };
 
+// How far towards the bound the estimate of a page's mass goes: measured, see above.
+inline constexpr float kDigestReach = 0.3F;
+inline constexpr float kDigestLimit = 1e30F;  // of either estimate
+
 struct DigestDots {
   int32_t mean = 0;    // q . mean
   int32_t radius = 0;  // |q| . radius
@@ -78,14 +82,11 @@ inline float digest_tokens(SectionShape shape) { return std::log2(static_cast<fl
 
 inline void estimate(const DigestView& digest, const DigestQuery& query, const DigestDots& dots, float tokens,
                      float* mass, float* peak) {
-  // How far towards the bound the estimate goes: measured, see above.
-  constexpr float kReach = 0.3F;
-  constexpr float kLimit = 1e30F;
   const float unit = digest.grid * query.scale;
   const float mean = unit * static_cast<float>(dots.mean);
   const float reach = unit * static_cast<float>(dots.radius);
-  *mass = std::clamp(mean + kReach * reach + tokens, -kLimit, kLimit);
-  *peak = std::clamp(mean + reach, -kLimit, kLimit);
+  *mass = std::clamp(mean + kDigestReach * reach + tokens, -kDigestLimit, kDigestLimit);
+  *peak = std::clamp(mean + reach, -kDigestLimit, kDigestLimit);
 }
 
 }  // namespace quire

@@ -11,8 +11,6 @@ constexpr uint32_t kWarps = kThreads / kWarpLanes;
 constexpr uint32_t kMaxRows = 16;
 constexpr uint32_t kPagesOfBlock = 64;  // that share a block's queries
 constexpr double kQuerySteps = 16383;
-constexpr float kReach = 0.3F;
-constexpr float kLimit = 1e30F;
 
 __global__ void __launch_bounds__(kThreads) make_digests_kernel(const __grid_constant__ DigestArgs args) {
   QUIRE_SHARED(float[32], scratch);
@@ -79,10 +77,10 @@ __global__ void __launch_bounds__(kThreads)
       const float unit = __fmul_rn(grid, scales[row]);
       const float mean = __fmul_rn(unit, static_cast<float>(mean_dot));
       const float reach = __fmul_rn(unit, static_cast<float>(radius_dot));
-      const float mass = __fadd_rn(__fadd_rn(mean, __fmul_rn(kReach, reach)), tokens);
+      const float mass = __fadd_rn(__fadd_rn(mean, __fmul_rn(kDigestReach, reach)), tokens);
       const size_t out = (size_t{head} * args.rows + row) * args.pages + page;
-      args.mass[out] = fminf(fmaxf(mass, -kLimit), kLimit);
-      args.peak[out] = fminf(fmaxf(__fadd_rn(mean, reach), -kLimit), kLimit);
+      args.mass[out] = fminf(fmaxf(mass, -kDigestLimit), kDigestLimit);
+      args.peak[out] = fminf(fmaxf(__fadd_rn(mean, reach), -kDigestLimit), kDigestLimit);
     }
   }
 }

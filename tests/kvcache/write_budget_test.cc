@@ -126,8 +126,6 @@ TEST(WriteAmplification, IsSmallWithLargeRequests) {
               static_cast<unsigned long long>(engine->mover()->tier_stats().puts));
 }
 
-// In requests of a few pages: a machine that is slow to write finds longer runs, one that is quick shorter
-// ones.
 TEST(WriteAmplification, IsAFewPercentAtMost) {
   World world = spilling_world();
   world.host_budget = uint64_t{6} << 20;
@@ -138,7 +136,7 @@ TEST(WriteAmplification, IsAFewPercentAtMost) {
   const uint64_t written = engine->mover()->tier_stats().written_bytes;
   ASSERT_GT(pages, uint64_t{1} << 20);
   EXPECT_GE(written, pages);
-  EXPECT_LE(static_cast<double>(written), 1.08 * static_cast<double>(pages));
+  EXPECT_LE(static_cast<double>(written), 1.05 * static_cast<double>(pages));
   std::printf("%.4f bytes written per byte of pages\n",
               static_cast<double>(written) / static_cast<double>(pages));
 }

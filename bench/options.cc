@@ -236,6 +236,11 @@ void add_common_options(CLI::App& app, CommonOptions* options) {
   app.add_flag("--select-check", cache.select.check,
                "Attend the other pages, too, apart: tells exactly what mass is missed; slow")
       ->group(selective);
+  app.add_flag(
+         "--choose-ahead", cache.choose_ahead,
+         "While a layer runs, read from disk what its input, taken for the next layer's, would choose there; "
+         "of tokens that are written one by one (with --fill synthetic the guess is always right)")
+      ->group(selective);
   app.add_option_function<std::string>(
          "--sparse-prefill", [&cache](const std::string& text) { parse_selection(text, &cache.prefill); },
          "The same for the tokens of a prompt, which choose together within a page")

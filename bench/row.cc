@@ -140,6 +140,8 @@ quire_stats without(quire_stats stats, const quire_stats& from, const quire_stat
   stats.packed_bytes -= to.packed_bytes - from.packed_bytes;
   stats.encode_seconds -= to.encode_seconds - from.encode_seconds;
   stats.attend_seconds -= to.attend_seconds - from.attend_seconds;
+  stats.foreseen_sections -= to.foreseen_sections - from.foreseen_sections;
+  stats.foreseen_sections_used -= to.foreseen_sections_used - from.foreseen_sections_used;
   stats.select_seconds -= to.select_seconds - from.select_seconds;
   stats.io_seconds -= to.io_seconds - from.io_seconds;
   stats.io_wait_seconds -= to.io_wait_seconds - from.io_wait_seconds;
@@ -207,6 +209,8 @@ json to_json(const Row& row) {
           {"missed_mass", or_null(row.missed_mass)},
           {"attended", or_null(row.attended)},
           {"seconds_select", stats.select_seconds},
+          {"foreseen_sections", stats.foreseen_sections},
+          {"foreseen_sections_used", stats.foreseen_sections_used},
           {"needles", or_null(row.needles)},
           {"needles_found", or_null(row.needles_found)},
           {"synthetic", row.synthetic}};

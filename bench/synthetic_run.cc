@@ -58,7 +58,10 @@ quire_tensor tensor(const float* data) {
 class Filler {
  public:
   Filler(const SyntheticRun& run, qwen3::Cache& cache, const qwen3::CacheGeometry& geometry)
-      : cache_(cache.handle()), geometry_(geometry), random_(run.options.seed) {
+      : cache_(cache.handle()),
+        geometry_(geometry),
+        choose_ahead_(run.options.cache.choose_ahead),
+        random_(run.options.seed) {
     const size_t kv_width = size_t{geometry.kv_heads} * kHeadDim;
     const size_t rows = run.options.cache.chunk_tokens + kSpareRows;
     keys_ = make_rows(rows, kv_width, true, random_);
@@ -111,12 +114,11 @@ class Filler {
     quire_attend_args_init(&attend);
     attend.queries = tensor(queries_.data());
     attend.out = tensor(out_.data());
-    attend.selection = selection_.kind;
-    attend.select_pages = selection_.pages;
-    attend.select_share = selection_.share;
-    attend.select_mass = selection_.mass;
-    attend.select_window = selection_.window;
-    attend.select_check = selection_.check ? 1 : 0;
+    qwen3::set_selection(selection_, &attend);
+    if (choose_ahead_ && layer + 1 < geometry_.layers) {
+      const quire_status ahead = quire_choose_ahead(step, layer + 1, &attend);
+      if (ahead != QUIRE_OK) return ahead;
+    }
     const quire_status attended = quire_attend(step, layer, &attend);
     return attended != QUIRE_OK ? attended : quire_step_wait(step);
   }
@@ -124,6 +126,7 @@ class Filler {
   quire_cache* cache_;
   qwen3::CacheGeometry geometry_;
   qwen3::SelectionOptions selection_;
+  bool choose_ahead_;
   qwen3::Random random_;
   std::vector<float> keys_;
   std::vector<float> values_;

@@ -1,6 +1,7 @@
 #include "kvcache/attend.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "kvcache/attend_call.h"
@@ -9,7 +10,6 @@
 namespace quire {
 namespace {
 
-constexpr size_t kAheadRuns = 64;  // runs held in advance, of this layer and the next
 constexpr uint32_t kLeastPartialRows = 2048;
 // Assumed until they are seen (placement.h has the units): of a thread, and of a device.
 constexpr double kThreadSpeed = 20e9;
@@ -17,11 +17,6 @@ constexpr double kDeviceSpeed = 10e12;
 
 AttendState offset_state(const AttendState& state, uint32_t row, uint32_t dim) {
   return {state.o + size_t{row} * dim, state.m + row, state.l + row};
-}
-
-uint32_t page_count(Residency& residency, const PageTable& table) {
-  const ResidencyLock lock = residency.lock();
-  return static_cast<uint32_t>(table.pages.size());
 }
 
 }  // namespace
@@ -113,6 +108,7 @@ Status Attender::run(Step* step, uint32_t layer, const AttendArgs& args) {
     }
     pass_wave(call);
   }
+  if (call.selective()) release_layer(*step, layer);
   if (status.ok()) status = end_on_device();
   abandon_device();
   release_passed();
@@ -136,109 +132,45 @@ void Attender::release_passed() {
   passed_.clear();
 }
 
-template <typename Predicate>
-void Attender::release_ahead_if(Predicate&& predicate) {
-  std::erase_if(ahead_, [&](HeldRun& run) {
-    if (!predicate(run)) return false;
-    release_run(context_.residency, &run);
-    return true;
-  });
-}
-
-void Attender::release_ahead() {
-  release_ahead_if([](const HeldRun&) { return true; });
-}
-
-// Gives back what was loaded for sequences that are not in the step.
-void Attender::release_strangers(const Step& step) {
-  release_ahead_if([&](const HeldRun& run) {
-    return std::ranges::none_of(step.entries, [&](const StepEntry& entry) {
-      return entry.sequence->layers[run.table->layer].table == run.table;
-    });
-  });
-}
-
-std::deque<HeldRun>::iterator Attender::find_ahead(const PageTable* table, uint32_t first_page) {
-  return std::ranges::find_if(
-      ahead_, [&](const HeldRun& run) { return run.table == table && run.first_page == first_page; });
-}
-
-// Moves the run from what was loaded ahead to what is held.
-bool Attender::claim_ahead(const PageTable* table, const PageRun& wanted) {
-  // Runs are wanted in the order of positions: what lies before will not be.
-  release_ahead_if(
-      [&](const HeldRun& run) { return run.table == table && run.first_page < wanted.first_page; });
-  const auto ahead = find_ahead(table, wanted.first_page);
-  if (ahead == ahead_.end()) return false;
-  const bool same = claim_run(context_.residency, table, wanted.first_page, wanted.count, &*ahead);
-  if (same) held_.push_back(*ahead);
-  ahead_.erase(ahead);
-  return same;
-}
-
 bool Attender::hold_run(Call& call, size_t index) {
   const PageRun& wanted = plan_.runs[index];
   const Sequence& sequence = *call.step->entries[wanted.entry].sequence;
   const PageTable* table = sequence.layers[call.layer].table;
   if (!call.selective() && claim_ahead(table, wanted)) return true;
   HeldRun run;
+  HeldRun preloaded;
+  if (call.selective()) preloaded = take_ahead(table, wanted.first_page);
   std::span<const HeadMask> heads;
   if (call.selective() && !call.checked()) heads = std::span(wanted.heads).first(wanted.count);
   const auto acquire = [&] {
     return acquire_run(context_.residency, table, wanted.first_page, wanted.count, wanted.wanted, heads,
-                       sequence.rope.epoch, &run);
+                       sequence.rope.epoch, &preloaded, &run);
   };
   Acquire got = acquire();
   // Nothing is under way that will give staging memory back: what is wanted last of what is ahead must.
-  while (got == Acquire::kNoStaging && held_.empty() && !ahead_.empty()) {
-    release_run(context_.residency, &ahead_.back());
-    ahead_.pop_back();
+  while (got == Acquire::kNoStaging && held_.empty() && (!ahead_.empty() || preloaded.count > 0)) {
+    if (ahead_.empty()) {
+      release_run(context_.residency, &preloaded);
+    } else {
+      release_run(context_.residency, &ahead_.back());
+      ahead_.pop_back();
+    }
     got = acquire();
   }
-  if (got != Acquire::kHeld) return false;
+  if (got != Acquire::kHeld) {
+    if (preloaded.count > 0) ahead_.push_front(preloaded);
+    return false;
+  }
   count_pages(run);
+  count_foreseen(run, wanted);
   held_.push_back(run);
   return true;
 }
 
-bool Attender::preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count) {
-  const PageTable* table = sequence.layers[layer].table;
-  HeldRun run;
-  if (preload_run(context_.residency, table, first_page, count, sequence.rope.epoch, &run) !=
-      Acquire::kHeld) {
-    return false;
-  }
-  count_pages(run);
-  ahead_.push_back(run);
-  return true;
-}
-
-void Attender::hold_next_layer(Call& call) {
-  const uint32_t next = (call.layer + 1) % context_.config.layers;
-  for (const PageRun& wanted : plan_.runs) {
-    if (ahead_.size() >= kAheadRuns) return;
-    const Sequence& sequence = *call.step->entries[wanted.entry].sequence;
-    const PageTable* table = sequence.layers[next].table;
-    if (find_ahead(table, wanted.first_page) != ahead_.end()) continue;
-    // The next layer may not have sealed the step's own pages yet.
-    if (page_count(context_.residency, *table) < wanted.first_page + wanted.count) return;
-    if (!preload(sequence, next, wanted.first_page, wanted.count)) return;
-  }
-}
-
-void Attender::prefetch(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count) {
-  const PageTable* table = sequence.layers[layer].table;
-  const uint32_t all_pages = page_count(context_.residency, *table);
-  // Whole runs, as attention will ask for them.
-  for (uint32_t first = first_page / kRunPages * kRunPages; first < first_page + count; first += kRunPages) {
-    if (ahead_.size() >= kAheadRuns) return;
-    if (find_ahead(table, first) != ahead_.end()) continue;
-    if (!preload(sequence, layer, first, std::min(kRunPages, all_pages - first))) return;
-  }
-}
-
 void Attender::count_pages(const HeldRun& run) const {
-  const auto misses = static_cast<uint64_t>(__builtin_popcount(run.loading));
+  uint32_t from_disk = run.loading;
+  for (uint32_t i = 0; i < run.count; ++i) from_disk |= run.early_heads[i] != 0 ? 1U << i : 0U;
+  const auto misses = static_cast<uint64_t>(std::popcount(from_disk));
   const auto held = static_cast<uint64_t>(__builtin_popcount(run.wanted));
   context_.counters.page_misses.fetch_add(misses, std::memory_order_relaxed);
   context_.counters.page_hits.fetch_add(held - misses, std::memory_order_relaxed);
@@ -251,12 +183,7 @@ void Attender::read_ahead(Call& call) {
   }
   // What the next layer's queries will choose is not known yet.
   if (call.held_until < plan_.runs.size() || call.selective()) return;
-  bool on_disk = false;
-  {
-    ResidencyLock lock = context_.residency.lock();
-    on_disk = context_.residency.counts(lock).disk_pages > 0;
-  }
-  if (on_disk) hold_next_layer(call);
+  if (any_on_disk()) hold_next_layer(call);
 }
 
 Status Attender::miss(Call& call, const HeldRun& run, uint32_t page_in_run) {

@@ -5,8 +5,8 @@
 // run) units. Each (tile, run) gives one partial, and partials merge in position order, so that results have
 // the same bits for any number of threads, any chunking and any place of the pages. When the last run of a
 // layer is held, loading goes on with the next layer's, unless pages are selected: then each layer's choice
-// comes first (attend_select.cc). What bounds it: for decode reading the folded bytes,
-// for prefill the integer dots (quant/cpu). Thread safety: called on the compute stream.
+// comes first (attend_select.cc), or a guess of it (attend_ahead.cc). What bounds it: for decode reading the
+// folded bytes, for prefill the integer dots (quant/cpu). Thread safety: called on the compute stream.
 #pragma once
 
 #include <deque>
@@ -34,7 +34,8 @@ struct SelectionSpace {
   uint32_t pages = 0;  // that a lane has room for
 };
 
-inline constexpr size_t kWaveRuns = 32;  // runs computed between two barriers
+inline constexpr size_t kAheadRuns = 64;  // runs held in advance, of this layer and the next
+inline constexpr size_t kWaveRuns = 32;   // runs computed between two barriers
 inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
 // A device is given so many pages before anybody waits for it.
 inline constexpr uint32_t kSpacePages = 8 * kWavePages;
@@ -89,6 +90,9 @@ class Attender {
   // Starts loading a layer's pages [first_page, first_page + count), as far as staging memory goes. They are
   // held until they are attended, a step of other sequences begins, or their memory is needed.
   void prefetch(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
+  // Chooses pages of a layer as run() would, and starts loading the chosen sections, as far as staging memory
+  // goes; they are held until the layer is attended. A wrong guess costs reads, never a result.
+  Status choose_ahead(Step* step, uint32_t layer, const AttendArgs& args);
 
  private:
   struct Lane;
@@ -105,6 +109,12 @@ class Attender {
   void release_strangers(const Step& step);
   std::deque<HeldRun>::iterator find_ahead(const PageTable* table, uint32_t first_page);
   bool claim_ahead(const PageTable* table, const PageRun& wanted);
+  HeldRun take_ahead(const PageTable* table, uint32_t first_page);
+  void release_layer(const Step& step, uint32_t layer);
+  bool any_on_disk();
+  void keep_sealed(const Call& call);
+  bool preload_chosen(const Call& call, const PageRun& chosen);
+  void count_foreseen(const HeldRun& run, const PageRun& wanted) const;
   bool preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
   void count_pages(const HeldRun& run) const;
   Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);

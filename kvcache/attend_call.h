@@ -36,6 +36,7 @@ struct Attender::Call {
   size_t held_until = 0;  // of the plan: runs before it are or were held
   size_t wave = 0;        // runs of the wave: held_[0 .. wave)
   bool queries_on_device = false;
+  bool guessed = false;  // only to load ahead: nothing is attended
 
   const StepEntry& entry(const Tile& tile) const { return step->entries[tile.entry]; }
   const Rope& rope(const Tile& tile) const { return entry(tile).sequence->rope; }

@@ -153,6 +153,7 @@ void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work)
     words[p / kRunPages] = static_cast<uint16_t>(words[p / kRunPages] | lane.chosen[i] << p % kRunPages);
     chosen += lane.chosen[i];
   }
+  if (call.guessed) return;
   if (context_.residency.watches_use()) add_mass(tile, scores);
   context_.counters.pages_chosen.fetch_add(chosen, std::memory_order_relaxed);
   context_.counters.pages_skipped.fetch_add(pages - chosen, std::memory_order_relaxed);

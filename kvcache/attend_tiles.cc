@@ -29,7 +29,10 @@ void Attender::wave_angles(const Call& call) {
 const uint8_t* Attender::section_of(const Call& call, const HeldRun& run, uint32_t page,
                                     uint32_t kv_head) const {
   const PageLayout& layout = call.config.layout_of(page);
-  return run.bytes[page - run.first_page] + layout.header_bytes + size_t{kv_head} * layout.section.bytes;
+  const uint32_t i = page - run.first_page;
+  const bool early = (run.early_heads[i] & head_bit(kv_head)) != 0;
+  const uint8_t* bytes = early ? run.early_bytes[i] : run.bytes[i];
+  return bytes + layout.header_bytes + size_t{kv_head} * layout.section.bytes;
 }
 
 // Bit i: page first_page + i of the run is visible to the tile.

@@ -257,6 +257,19 @@ Status Cache::attend(OpenStep* open, uint32_t layer, const AttendArgs& args) {
   });
 }
 
+Status Cache::choose_ahead(OpenStep* open, uint32_t layer, const AttendArgs& args) {
+  if (Status status = check_layer(layer); !status.ok()) return status;
+  return enqueue(open, [this, layer, args](Step* step) -> Status {
+    if (step->failed) return invalid("an append of this step failed: it can only be ended");
+    const Result<TensorView> queries =
+        bring_down(context_, args.queries, step->tokens, context_.config.query_heads, 0);
+    if (!queries.ok()) return queries.status();
+    AttendArgs on_host = args;
+    on_host.queries = *queries;
+    return attender_->choose_ahead(step, layer, on_host);
+  });
+}
+
 Status Cache::run_after(OpenStep* open, std::shared_ptr<Event> event) {
   return enqueue(open, [event = std::move(event)](Step*) { return event->synchronize(); });
 }

@@ -1,9 +1,9 @@
 // The cache: sequences, steps, and one compute stream on which everything that touches them runs in order.
 //
-// append and attend are enqueued and return; every other function runs on the stream and waits for it.
-// Sequences and steps are therefore touched by one thread at a time without locks; page places, which the
-// pager changes meanwhile, are under Residency's lock. Thread safety: any thread, except that one OpenStep is
-// used by one thread at a time. Destruction needs all other calls to have returned.
+// append, attend and choose_ahead are enqueued and return; every other function runs on the stream and waits
+// for it. Sequences and steps are therefore touched by one thread at a time without locks; page places, which
+// the pager changes meanwhile, are under Residency's lock. Thread safety: any thread, except that one
+// OpenStep is used by one thread at a time. Destruction needs all other calls to have returned.
 #pragma once
 
 #include <functional>
@@ -70,6 +70,8 @@ class Cache {
   Result<std::unique_ptr<OpenStep>> begin(std::span<const StepRequest> requests);
   Status append(OpenStep* step, uint32_t layer, const TensorView& keys, const TensorView& values);
   Status attend(OpenStep* step, uint32_t layer, const AttendArgs& args);
+  // Begins to read what these queries, a guess of the layer's, would choose; args.out is not looked at.
+  Status choose_ahead(OpenStep* step, uint32_t layer, const AttendArgs& args);
   // What is enqueued from here on runs after the event.
   Status run_after(OpenStep* step, std::shared_ptr<Event> event);
   Status wait(OpenStep* step);

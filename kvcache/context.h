@@ -37,6 +37,9 @@ struct CacheCounters {
   std::atomic<uint64_t> selected_rows{0};
   std::atomic<uint64_t> missed_units{0};
   std::atomic<uint64_t> select_nanoseconds{0};
+  // Of choose_ahead: sections whose reads it started, and those that were attended.
+  std::atomic<uint64_t> foreseen_sections{0};
+  std::atomic<uint64_t> foreseen_sections_used{0};
 };
 
 // Adds the time between its construction and its destruction to a counter.

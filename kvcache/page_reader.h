@@ -24,6 +24,14 @@ struct HeldRun {
   uint32_t pinned = 0;                            // bit i: page i is pinned here
   uint32_t wanted = 0;                            // bit i: page i is held; the others get no bytes
   uint32_t on_device = 0;                         // bit i: bytes of page i are memory of the PageDevice
+  std::array<HeadMask, kRunPages> heads{};        // of page i: what the load brings
+  // What came with a load that was started before anybody knew what would be wanted (choose_ahead): of page i
+  // the sections of early_heads[i], at early_bytes[i].
+  LoadId early_load;
+  uint32_t early = 0;    // bit i: page i comes with early_load
+  bool guessed = false;  // what is early was guessed, or is a guess itself
+  std::array<HeadMask, kRunPages> early_heads{};
+  std::array<const uint8_t*, kRunPages> early_bytes{};
 };
 
 enum class Acquire : uint8_t {
@@ -37,13 +45,16 @@ constexpr uint32_t all_pages(uint32_t count) { return (2U << (count - 1)) - 1; }
 // Pins the wanted pages and starts loading those that are not in memory. Pages that are lost or of another
 // rope epoch get no bytes. heads: [count], the kv heads whose sections the caller will read, by page; of a
 // page that comes from disk the others may be anything. Empty: all. The run holds nothing after kNoStaging.
+// preloaded: nothing, or a run that began at the same page; what it brings is not read again, and it is
+// released unless the result is kNoStaging.
 Acquire acquire_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch, HeldRun* run);
-// Only starts the loading, of all pages: pages in memory are not pinned, so that they may still move down.
-// claim_run turns the run into an acquired one, or returns false when the table or a place has changed; the
-// run is released then.
+                    uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch, HeldRun* preloaded,
+                    HeldRun* run);
+// Only starts the loading: pages in memory are not pinned, so that they may still move down. claim_run turns
+// a run of which all was wanted into an acquired one, or returns false when it is none, or the table or a
+// place has changed; the run is released then.
 Acquire preload_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
-                    uint32_t rope_epoch, HeldRun* run);
+                    uint32_t wanted, std::span<const HeadMask> heads, uint32_t rope_epoch, HeldRun* run);
 bool claim_run(Residency& residency, const PageTable* table, uint32_t first_page, uint32_t count,
                HeldRun* run);
 // Waits for the load and fills in bytes.

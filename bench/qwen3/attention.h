@@ -27,6 +27,10 @@ class Attention {
   virtual void append(uint32_t layer, TokenRows keys, TokenRows values) = 0;
   // out [count][query_heads * head_dim].
   virtual void attend(uint32_t layer, TokenRows queries, std::span<float> out) = 0;
+  // Whether it wants to be told, before attend of a layer, what the next layer's queries may be.
+  virtual bool chooses_ahead() const { return false; }
+  // The rows stay valid and unchanged until the next attend has returned.
+  virtual void choose_ahead(uint32_t /*layer*/, TokenRows /*queries*/) {}
 };
 
 // Watches a pass: activations as they arise, rows are the pass's tokens.

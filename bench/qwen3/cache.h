@@ -39,6 +39,7 @@ struct CacheOptions {
   std::array<uint64_t, 2> fingerprint{};  // of the model (fingerprint.h), for the store
   SelectionOptions prefill;               // how chunks of a prompt attend
   SelectionOptions select;                // how tokens that are written or scored do
+  bool choose_ahead = false;              // guess what the next layer chooses (Attention::choose_ahead)
   bool digests = false;                   // keep them even where neither chooses
   std::string access_trace_path;          // empty: none
   quire_eviction eviction = QUIRE_EVICT_AUTO;

@@ -68,7 +68,7 @@ void Decoder::recompute(const Pass& pass, Attention& attention, uint32_t layer) 
   Workspace space(*compute_);
   start(pass, space);
   for (uint32_t below = 0; below < layer; ++below) run_layer(below, pass, attention, space, nullptr);
-  project_qkv(layer, pass, space, nullptr);
+  compute_qkv(layer, pass, space, nullptr);
   append(layer, pass, attention, space);
 }
 
@@ -104,26 +104,47 @@ void Decoder::check_tokens(const Pass& pass) const {
 void Decoder::run_layer(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space,
                         Observer* observer) const {
   if (observer != nullptr) observer->on_hidden(layer, on_host(space.hidden, space.seen));
-  project_qkv(layer, pass, space, observer);
+  compute_qkv(layer, pass, space, observer);
   append(layer, pass, attention, space);
+  if (layer + 1 < model_.config.layers && attention.chooses_ahead()) {
+    guess_queries(layer + 1, pass, attention, space);
+  }
   run_attention(layer, pass, attention, space, observer);
   run_mlp(layer, pass, space);
 }
 
-void Decoder::project_qkv(uint32_t layer, const Pass& pass, Workspace& space, Observer* observer) const {
+// From the stream as it is to queries, keys and values before rotation.
+void Decoder::project_qkv(uint32_t layer, const Pass& pass, Workspace& space, std::span<float> qkv) const {
   const LayerWeights& weights = model_.weights.layers[layer];
   const float eps = model_.config.rms_norm_eps;
-  const std::span<float> qkv = space.qkv.rows();
   compute_->norm(space.hidden.rows(), weights.input_norm, eps, space.normed.rows());
   compute_->multiply(weights.qkv, space.normed.rows(), pass.products, qkv);
   if (model_.config.family.qkv_bias) compute_->add_bias(qkv, weights.qkv_bias);
   if (model_.config.family.head_norms) {
     compute_->norm_heads(qkv, heads(), weights.query_norm, weights.key_norm, eps);
   }
+}
+
+void Decoder::rotate_qkv(const Pass& pass, const Workspace& space, std::span<float> qkv) const {
+  if (pass.rope != nullptr) compute_->rotate_heads(qkv, heads(), space.angles.rows());
+}
+
+void Decoder::compute_qkv(uint32_t layer, const Pass& pass, Workspace& space, Observer* observer) const {
+  project_qkv(layer, pass, space, space.qkv.rows());
   if (observer != nullptr) observer->on_qkv(layer, on_host(space.qkv, space.seen));
-  if (pass.rope == nullptr) return;
-  compute_->rotate_heads(qkv, heads(), space.angles.rows());
-  if (observer != nullptr) observer->on_rotated_qkv(layer, on_host(space.qkv, space.seen));
+  rotate_qkv(pass, space, space.qkv.rows());
+  if (observer != nullptr && pass.rope != nullptr) {
+    observer->on_rotated_qkv(layer, on_host(space.qkv, space.seen));
+  }
+}
+
+// A layer adds little to the stream: what it begins with is nearly what the next one does (InfiniGen, arXiv
+// 2406.19707).
+void Decoder::guess_queries(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space) const {
+  space.next_qkv.resize(space.qkv.size());
+  project_qkv(layer, pass, space, space.next_qkv.rows());
+  rotate_qkv(pass, space, space.next_qkv.rows());
+  attention.choose_ahead(layer, {space.next_qkv.data(), pass_tokens(pass), heads().stride()});
 }
 
 void Decoder::append(uint32_t layer, const Pass& pass, Attention& attention, const Workspace& space) const {

@@ -55,6 +55,7 @@ class Decoder {
           hidden(compute),
           normed(compute),
           qkv(compute),
+          next_qkv(compute),
           attended(compute),
           block(compute),
           gate_up(compute),
@@ -63,6 +64,7 @@ class Decoder {
     RowBuffer hidden;         // [n][hidden], the residual stream
     RowBuffer normed;         // [n][hidden]
     RowBuffer qkv;            // [n][(H + 2 H_kv) * D]
+    RowBuffer next_qkv;       // the same of the next layer, guessed; empty unless somebody asks
     RowBuffer attended;       // [n][H * D]
     RowBuffer block;          // [n][hidden], what a block adds to the stream
     RowBuffer gate_up;        // [n][2 * intermediate]
@@ -73,7 +75,10 @@ class Decoder {
   void start(const Pass& pass, Workspace& space) const;
   void run_layer(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space,
                  Observer* observer) const;
-  void project_qkv(uint32_t layer, const Pass& pass, Workspace& space, Observer* observer) const;
+  void project_qkv(uint32_t layer, const Pass& pass, Workspace& space, std::span<float> qkv) const;
+  void rotate_qkv(const Pass& pass, const Workspace& space, std::span<float> qkv) const;
+  void compute_qkv(uint32_t layer, const Pass& pass, Workspace& space, Observer* observer) const;
+  void guess_queries(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space) const;
   void append(uint32_t layer, const Pass& pass, Attention& attention, const Workspace& space) const;
   void run_attention(uint32_t layer, const Pass& pass, Attention& attention, Workspace& space,
                      Observer* observer) const;

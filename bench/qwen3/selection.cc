@@ -38,6 +38,15 @@ bool has_rows(const AttendPart& part) {
 
 }  // namespace
 
+void set_selection(const SelectionOptions& options, quire_attend_args* args) {
+  args->selection = options.kind;
+  args->select_pages = options.pages;
+  args->select_share = options.share;
+  args->select_mass = options.mass;
+  args->select_window = options.window;
+  args->select_check = options.check ? 1 : 0;
+}
+
 std::vector<AttendPart> attend_parts(const SelectionOptions& prefill, const SelectionOptions& decode,
                                      std::span<const ReadChunk> chunks, uint64_t first, uint32_t count) {
   const bool dense = prefill.kind == QUIRE_SELECT_NONE && decode.kind == QUIRE_SELECT_NONE;

@@ -25,6 +25,9 @@ struct SelectionOptions {
   bool operator==(const SelectionOptions&) const = default;
 };
 
+// What the cache is told of it.
+void set_selection(const SelectionOptions& options, quire_attend_args* args);
+
 // One chunk as it was read: it ends before position `end`.
 struct ReadChunk {
   uint64_t end;

@@ -65,18 +65,8 @@ class Session::Step {
   // them.
   bool attend(uint32_t layer, const AttendPart& part, TokenRows queries, std::span<float> out,
               quire_miss* miss) const {
-    quire_attend_args args;
-    quire_attend_args_init(&args);
-    args.queries = tensor(queries);
+    quire_attend_args args = args_of(part, queries);
     args.out = qwen3::tensor(out.data(), 0, place_);
-    args.row_mask = part.rows.empty() ? nullptr : part.rows.data();
-    args.selection = part.selection.kind;
-    args.select_pages = part.selection.pages;
-    args.select_share = part.selection.share;
-    args.select_mass = part.selection.mass;
-    args.select_window = part.selection.window;
-    args.select_check = part.selection.check ? 1 : 0;
-    args.select_start = part.start.empty() ? nullptr : part.start.data();
     check(quire_attend(step_, layer, &args), cache_);
     const quire_status status = quire_step_wait(step_);
     if (status != QUIRE_MISS) {
@@ -89,7 +79,21 @@ class Session::Step {
     return false;
   }
 
+  void choose_ahead(uint32_t layer, TokenRows queries) const {
+    const quire_attend_args args = args_of(parts_.front(), queries);
+    check(quire_choose_ahead(step_, layer, &args), cache_);
+  }
+
  private:
+  quire_attend_args args_of(const AttendPart& part, TokenRows queries) const {
+    quire_attend_args args;
+    quire_attend_args_init(&args);
+    args.queries = tensor(queries);
+    args.row_mask = part.rows.empty() ? nullptr : part.rows.data();
+    set_selection(part.selection, &args);
+    args.select_start = part.start.empty() ? nullptr : part.start.data();
+    return args;
+  }
   quire_tensor tensor(TokenRows rows) const { return qwen3::tensor(rows.data, rows.stride, place_); }
 
   quire_cache* cache_;
@@ -111,6 +115,11 @@ class Session::StepAttention : public Attention {
   void attend(uint32_t layer, TokenRows queries, std::span<float> out) override {
     session_.attend(step_, layer, queries, out, &own_);
   }
+  bool chooses_ahead() const override {
+    return session_.cache_->options().choose_ahead && own_.keys.count == 1 && step_.parts().size() == 1 &&
+           step_.parts().front().selection.kind != QUIRE_SELECT_NONE;
+  }
+  void choose_ahead(uint32_t layer, TokenRows queries) override { step_.choose_ahead(layer, queries); }
 
  private:
   Session& session_;

@@ -78,6 +78,10 @@ std::string prometheus_text(const Engine& engine, const quire_stats& stats) {
            stats.device_attended_pages, stats.carried_pages);
   by_place(&out, "attended_bytes_total", "Bytes of these pages.", stats.host_attended_bytes,
            stats.device_attended_bytes, stats.carried_bytes);
+  single(&out, "foreseen_sections_total", "counter", "Sections read because guessed queries chose them.",
+         count(stats.foreseen_sections));
+  single(&out, "foreseen_sections_used_total", "counter", "Those of them that were attended.",
+         count(stats.foreseen_sections_used));
   single(&out, "pages_lost_total", "counter", "Pages to be computed again.", count(stats.pages_lost));
   single(&out, "read_bytes_total", "counter", "Bytes read from disk.", count(stats.read_bytes));
   single(&out, "written_bytes_total", "counter", "Bytes written to disk.", count(stats.written_bytes));

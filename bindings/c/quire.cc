@@ -57,6 +57,23 @@ Status follow_stream(const StepObject& step) {
   return step.engine->cache().run_after(step.step.get(), std::move(*event));
 }
 
+// Everything but `out`.
+Result<quire::AttendArgs> attend_args(const quire_attend_args* args, const Engine& engine) {
+  if (args == nullptr) return invalid("args is NULL");
+  if (Status s = quire::check_struct(*args, "quire_attend_args"); !s.ok()) return s;
+  const quire::CacheConfig& config = engine.config();
+  const bool device = engine.page_device() != nullptr;
+  const auto queries =
+      quire::tensor_view(args->queries, "queries", config.query_heads, config.head_dim, device);
+  if (!queries.ok()) return queries.status();
+  float scale = args->softmax_scale;
+  if (scale == 0) scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim));
+  if (!std::isfinite(scale)) return invalid("softmax_scale is not finite");
+  const Result<quire::Selection> selection = quire::selection_of(*args, config);
+  if (!selection.ok()) return selection.status();
+  return quire::AttendArgs{scale, *queries, {}, args->window, args->lse, args->row_mask, *selection};
+}
+
 quire_sequence* publish_sequence(uintptr_t cache, Engine* engine, quire::Sequence* sequence) {
   auto object = std::make_unique<SequenceObject>(SequenceObject{engine, sequence});
   const uintptr_t handle = HandleTable::instance().add(HandleKind::kSequence, object.get(), cache);
@@ -304,25 +321,25 @@ quire_status quire_append(quire_step* step, uint32_t layer, const quire_append_a
 
 quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_args* args) {
   return guarded_with(find_step(step), [&](const Found<StepObject>& found) -> Status {
-    if (args == nullptr) return invalid("args is NULL");
-    if (Status s = quire::check_struct(*args, "quire_attend_args"); !s.ok()) return s;
+    Result<quire::AttendArgs> attend = attend_args(args, *found.object->engine);
+    if (!attend.ok()) return attend.status();
     const quire::CacheConfig& config = found.object->engine->config();
     const bool device = found.object->engine->page_device() != nullptr;
-    const auto queries =
-        quire::tensor_view(args->queries, "queries", config.query_heads, config.head_dim, device);
-    if (!queries.ok()) return queries.status();
     const auto out =
         quire::mutable_tensor_view(args->out, "out", config.query_heads, config.head_dim, device);
     if (!out.ok()) return out.status();
-    float scale = args->softmax_scale;
-    if (scale == 0) scale = 1.0F / std::sqrt(static_cast<float>(config.head_dim));
-    if (!std::isfinite(scale)) return invalid("softmax_scale is not finite");
-    const Result<quire::Selection> selection = quire::selection_of(*args, config);
-    if (!selection.ok()) return selection.status();
-    const quire::AttendArgs attend{scale,     *queries,       *out,      args->window,
-                                   args->lse, args->row_mask, *selection};
+    attend->out = *out;
     if (Status s = follow_stream(*found.object); !s.ok()) return s;
-    return found.object->engine->cache().attend(found.object->step.get(), layer, attend);
+    return found.object->engine->cache().attend(found.object->step.get(), layer, *attend);
+  });
+}
+
+quire_status quire_choose_ahead(quire_step* step, uint32_t layer, const quire_attend_args* args) {
+  return guarded_with(find_step(step), [&](const Found<StepObject>& found) -> Status {
+    const Result<quire::AttendArgs> attend = attend_args(args, *found.object->engine);
+    if (!attend.ok()) return attend.status();
+    if (Status s = follow_stream(*found.object); !s.ok()) return s;
+    return found.object->engine->cache().choose_ahead(found.object->step.get(), layer, *attend);
   });
 }
 

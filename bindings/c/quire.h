@@ -399,6 +399,15 @@ typedef struct quire_attend_args {
  * replay), and call attend again; `out` holds nothing to use. */
 QUIRE_API quire_status quire_attend(quire_step* step, uint32_t layer, const quire_attend_args* args);
 
+/* Begins to read from disk what quire_attend of the same layer would choose with these queries, which are a
+ * guess of its queries: the reads overlap whatever the step does until then. A good guess costs one product:
+ * the input of a layer through the next layer's query projection (InfiniGen, arXiv 2406.19707). A wrong one
+ * costs reads, never a result. Enqueued like quire_attend; at any time in a step, before the layer's append
+ * or after it. Of args the queries, softmax_scale, window, row_mask and the selection count. Does nothing
+ * without a selection, with select_check, with pages on a CUDA device, when nothing lies on disk, and beyond
+ * the staging memory that is free. */
+QUIRE_API quire_status quire_choose_ahead(quire_step* step, uint32_t layer, const quire_attend_args* args);
+
 QUIRE_API_VOID void quire_append_args_init(quire_append_args* args);
 QUIRE_API_VOID void quire_attend_args_init(quire_attend_args* args);
 
@@ -545,7 +554,10 @@ typedef struct quire_stats {
    * the ones that were carried up for it. And their bytes. */
   uint64_t host_attended_pages, device_attended_pages, carried_pages;
   uint64_t host_attended_bytes, device_attended_bytes, carried_bytes;
-  uint64_t reserved[4];
+  /* Of quire_choose_ahead: sections (a kv head's part of a page) whose reads it started, and those of them
+   * that were attended. */
+  uint64_t foreseen_sections, foreseen_sections_used;
+  uint64_t reserved[2];
 } quire_stats;
 
 QUIRE_API quire_status quire_cache_stats(quire_cache* cache, quire_stats* out);

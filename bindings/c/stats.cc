@@ -92,6 +92,9 @@ void fill_stats(Engine& engine, quire_stats* out) {
     const auto units = static_cast<double>(counters.missed_units.load(std::memory_order_relaxed));
     out->missed_mass = units / kMissedUnits / static_cast<double>(out->selected_rows);
   }
+  // Used are counted after what they are a part of.
+  out->foreseen_sections_used = counters.foreseen_sections_used.load(std::memory_order_acquire);
+  out->foreseen_sections = counters.foreseen_sections.load(std::memory_order_relaxed);
   out->select_seconds = seconds(counters.select_nanoseconds);
   fill_prefixes(engine.prefixes(), out);
   if (engine.mover() == nullptr) return;

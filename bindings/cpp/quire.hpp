@@ -289,6 +289,10 @@ class Step {
     attend(layer, args);
   }
 
+  void choose_ahead(uint32_t layer, const quire_attend_args& args) {
+    detail::check(quire_choose_ahead(step_, layer, &args), cache_->get());
+  }
+
   [[nodiscard]] Outcome wait() { return detail::check_outcome(quire_step_wait(step_), cache_->get()); }
   [[nodiscard]] Outcome poll() { return detail::check_outcome(quire_step_poll(step_), cache_->get()); }
   // Owned by the step.

@@ -144,6 +144,16 @@ class Programs(unittest.TestCase):
                 self.assertEqual(row[key], alone[key], key)
             self.assertAlmostEqual(row["missed_mass"] or 0, alone["missed_mass"] or 0, places=9)
 
+    def test_scale_reads_ahead_of_the_choice(self):
+        common = ("scale", "--text", TEXT, "--contexts", 1600, "--codecs", "bf16", "--needles", 2, "--decode", 20, "--chunk",
+                  256, "--reference", "none", "--select", "top:3", "--select-window", 64, "--host-budget", "8M")
+        plain, = self.rows(*common)
+        ahead, = self.rows(*common, "--choose-ahead")
+        for key in ("ppl", "attended", "missed_mass", "needles_found"):
+            self.assertEqual(ahead[key], plain[key], key)
+        self.assertEqual((plain["foreseen_sections"], plain["foreseen_sections_used"]), (0, 0))
+        self.assertTrue(0 < ahead["foreseen_sections_used"] <= ahead["foreseen_sections"], ahead)
+
     def test_scale_fills_with_generated_values(self):
         row, = self.rows("scale", "--fill", "synthetic", "--shape", "tiny", "--contexts", "1000", "--codecs", "rot4",
                          "--decode", 2)

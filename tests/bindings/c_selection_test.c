@@ -41,6 +41,9 @@ static void test_selection_is_checked(void) {
     EXPECT_ATTEND_REFUSED(zero, 1);
     args.select_mass = 7; /* no selection: not looked at */
     EXPECT_STATUS(QUIRE_OK, quire_attend(step, 0, &args));
+    EXPECT_STATUS(QUIRE_OK, quire_choose_ahead(step, 1, &args)); /* nothing to do */
+    EXPECT_STATUS(QUIRE_INVALID, quire_choose_ahead(step, 99, &args));
+    EXPECT_STATUS(QUIRE_INVALID, quire_choose_ahead(step, 1, NULL));
     args.selection = QUIRE_SELECT_MASS;
     args.select_mass = 0.5F;
     if (digests == 0) {

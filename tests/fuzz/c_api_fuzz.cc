@@ -154,6 +154,7 @@ class ApiFuzz {
     args.queries = tensor(tensor_.data());
     args.out = tensor(out_.data());
     args.window = random_.chance(3) ? random_.below(100) : 0;
+    expect(quire_choose_ahead(step_, static_cast<uint32_t>(random_.below(kLayers + 1)), &args));
     expect(quire_attend(step_, static_cast<uint32_t>(random_.below(kLayers + 1)), &args));
   }
 

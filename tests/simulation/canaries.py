@@ -25,6 +25,8 @@ CANARIES = {
         ("if (--load.unproven[piece.page] == 0) load.bytes", "--load.unproven[piece.page];\n  load.bytes")]),
     "head_forgotten": ("kvcache/attend_select.cc", [
         ("(std::countr_zero(left))] |= head_bit", "(std::countr_zero(left))] = head_bit")]),
+    "guess_taken_for_all": ("kvcache/page_reader.cc", [
+        ("if (run->heads[i] == 0) continue;", "if (run->heads[i] == 0 || run->early_heads[i] != 0) continue;")]),
     "no_space_is_success": ("offload/mover_writes.cc", [
         ("const bool ok = code == StatusCode::kOk;", "const bool ok = code == StatusCode::kOk || os_error == ENOSPC;")]),
     "late_buffer_reused": ("offload/mover_writes.cc", [

@@ -241,6 +241,24 @@ Simulation::StepOutput Simulation::run_step(Engine& engine, bool twin, const std
   return output;
 }
 
+// What the queries of this layer, or those of another, choose begins to be read.
+Status Simulation::guess(Cache& cache, OpenStep* open, uint32_t layer, const std::vector<uint32_t>& tokens) {
+  if (selection_.kind == SelectionKind::kNone || !guesses_.chance(400)) return {};
+  const uint32_t guessed = guesses_.chance(500) ? layer : layer + 1;
+  const std::vector<float> queries =
+      token_rows(Side::kQuery, guessed, tokens, config_.query_heads, config_.head_dim);
+  const uint64_t stride = uint64_t{config_.query_heads} * config_.head_dim;
+  const AttendArgs args{1.0F / std::sqrt(static_cast<float>(config_.head_dim)),
+                        {queries.data(), DType::kF32, stride, config_.head_dim},
+                        {},
+                        0,
+                        nullptr,
+                        nullptr,
+                        selection_};
+  const Status status = cache.choose_ahead(open, layer, args);
+  return status.ok() ? cache.wait(open) : status;
+}
+
 Status Simulation::run_layer(Engine& engine, bool twin, OpenStep* open, uint32_t layer,
                              const std::vector<Entry>& entries, uint64_t window, StepOutput* output) {
   std::vector<uint32_t> tokens;
@@ -259,7 +277,10 @@ Status Simulation::run_layer(Engine& engine, bool twin, OpenStep* open, uint32_t
     return TensorView{data.data(), DType::kF32, uint64_t{heads} * config_.head_dim, config_.head_dim};
   };
   Cache& cache = engine.cache();
-  Status status = cache.append(open, layer, view(keys, config_.kv_heads), view(values, config_.kv_heads));
+  Status status;
+  if (!twin) status = guess(cache, open, layer, tokens);
+  if (!status.ok()) return status;
+  status = cache.append(open, layer, view(keys, config_.kv_heads), view(values, config_.kv_heads));
   if (status.ok()) status = cache.wait(open);
   if (!status.ok()) return status;
   output->out[layer].assign(queries.size(), NAN);

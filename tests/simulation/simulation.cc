@@ -45,7 +45,8 @@ Simulation::Simulation(uint64_t seed, bool verbose)
       disk_world_(seed * 2 + 1, clock_),
       store_world_(seed * 2 + 1, clock_),
       random_(seed * 2),
-      choices_(seed * 2 + 1) {
+      choices_(seed * 2 + 1),
+      guesses_(seed * 2 + 1) {
   result_.seed = seed;
 }
 

@@ -127,6 +127,7 @@ class Simulation {
   bool run_both(std::vector<Entry> entries, uint64_t window);
   StepOutput run_step(Engine& engine, bool twin, const std::vector<Entry>& entries, uint64_t window,
                       uint32_t layers);
+  Status guess(Cache& cache, OpenStep* open, uint32_t layer, const std::vector<uint32_t>& tokens);
   Status run_layer(Engine& engine, bool twin, OpenStep* open, uint32_t layer,
                    const std::vector<Entry>& entries, uint64_t window, StepOutput* output);
   void forgot(const Entry& entry);
@@ -156,6 +157,7 @@ class Simulation {
   DiskImage stored_{0};
   SimRandom random_;     // of operations; the disk's own is apart, so that faults do not change them
   SimRandom choices_;    // of what attention selects
+  SimRandom guesses_;    // of what is read before it is chosen
   Selection selection_;  // of the step at hand
   SimulatedDisk* disk_ = nullptr;
   SimulatedDisk* store_disk_ = nullptr;

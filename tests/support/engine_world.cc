@@ -126,6 +126,20 @@ Status refill(Engine& engine, const World& world, const Miss& miss) {
                                view(values, world.head_dim, world.kv_heads));
 }
 
+Status guess_choice(Cache& cache, const World& world, OpenStep* step, uint32_t layer, uint64_t first,
+                    uint64_t count, uint64_t window) {
+  const std::vector<float> queries = rows(world, Row::kQuery, layer, first + world.guess->offset, count);
+  const AttendArgs args{world.query_scale / std::sqrt(static_cast<float>(world.head_dim)),
+                        view(queries, world.head_dim, world.query_heads),
+                        {},
+                        window,
+                        nullptr,
+                        nullptr,
+                        world.guess->selection};
+  const Status status = cache.choose_ahead(step, layer, args);
+  return status.ok() ? cache.wait(step) : status;
+}
+
 Status run_layer(Engine& engine, const World& world, OpenStep* step, uint32_t layer, uint64_t first,
                  uint64_t count, uint64_t window, Output* output) {
   Cache& cache = engine.cache();
@@ -134,8 +148,11 @@ Status run_layer(Engine& engine, const World& world, OpenStep* step, uint32_t la
   const std::vector<float> queries = rows(world, Row::kQuery, layer, first, count);
   output->out[layer].assign(count * world.query_row(), std::numeric_limits<float>::quiet_NaN());
   output->lse[layer].assign(count * world.query_heads, std::numeric_limits<float>::quiet_NaN());
-  Status status = cache.append(step, layer, view(keys, world.head_dim, world.kv_heads),
-                               view(values, world.head_dim, world.kv_heads));
+  Status status;
+  if (world.guess) status = guess_choice(cache, world, step, layer, first, count, window);
+  if (!status.ok()) return status;
+  status = cache.append(step, layer, view(keys, world.head_dim, world.kv_heads),
+                        view(values, world.head_dim, world.kv_heads));
   if (!status.ok()) return status;
   const TensorView q = view(queries, world.head_dim, world.query_heads);
   Selection selection = world.selection;

@@ -6,12 +6,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bindings/engine.h"
 
 namespace quire::testing {
+
+// Before each layer is appended, what the queries of `offset` positions later choose begins to be read.
+struct Guess {
+  Selection selection;
+  uint64_t offset = 0;  // 0: the guess is right
+};
 
 struct World {
   uint32_t layers = 2;
@@ -47,6 +54,7 @@ struct World {
   bool digests = false;
   Selection selection;        // of every attend
   bool select_alone = false;  // every token chooses for itself
+  std::optional<Guess> guess;
   float query_scale = 1;
   uint64_t seed = 1;
 

@@ -59,6 +59,19 @@ Status cut_pieces(const CacheContext& context, const StepEntry& entry, uint32_t 
   return {};
 }
 
+// Rows of a piece to `out`, in the codec's space. False when a value is not finite.
+bool fill_rows(const Kernels& kernels, const TensorView& rows, const Piece& piece, uint32_t head,
+               uint32_t dim, CodecId codec, const float* balance, float* out) {
+  const bool rotated = in_rotated_space(codec);
+  for (uint32_t t = 0; t < piece.count; ++t, out += dim) {
+    const float* row = rotated ? read_row(rows, piece.token + t, head, dim, kernels, out) : out;
+    if (!rotated) load_row(rows, piece.token + t, head, dim, kernels, out);
+    if (!kernels.finite(row, dim)) return false;
+    if (rotated) kernels.rotate(row, 1, dim, balance, out);
+  }
+  return true;
+}
+
 // Copies one head's rows of a piece into the frame, in the codecs' spaces. False when a value is not finite.
 bool fill_frame(const CacheContext& context, const LayerConfig& layer, const Piece& piece, uint32_t head,
                 const TensorView& keys, const TensorView& values) {
@@ -67,19 +80,9 @@ bool fill_frame(const CacheContext& context, const LayerConfig& layer, const Pie
   const uint32_t dim = config.head_dim;
   float* key_rows = piece.frame + (size_t{head} * config.page_tokens + piece.offset) * dim;
   float* value_rows = key_rows + config.frame_side_floats();
-  for (uint32_t t = 0; t < piece.count; ++t) {
-    load_row(keys, piece.token + t, head, dim, kernels, key_rows + size_t{t} * dim);
-    load_row(values, piece.token + t, head, dim, kernels, value_rows + size_t{t} * dim);
-  }
-  const size_t floats = size_t{piece.count} * dim;
-  if (!kernels.finite(key_rows, floats) || !kernels.finite(value_rows, floats)) return false;
-  if (in_rotated_space(layer.key_codec)) {
-    const float* balance =
-        layer.key_balance.empty() ? nullptr : layer.key_balance.data() + size_t{head} * dim;
-    kernels.rotate(key_rows, piece.count, dim, balance);
-  }
-  if (in_rotated_space(layer.value_codec)) kernels.rotate(value_rows, piece.count, dim, nullptr);
-  return true;
+  const float* balance = layer.key_balance.empty() ? nullptr : layer.key_balance.data() + size_t{head} * dim;
+  return fill_rows(kernels, keys, piece, head, dim, layer.key_codec, balance, key_rows) &&
+         fill_rows(kernels, values, piece, head, dim, layer.value_codec, nullptr, value_rows);
 }
 
 Status fill_frames(const CacheContext& context, uint32_t layer, std::span<const Piece> pieces,

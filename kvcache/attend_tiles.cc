@@ -196,7 +196,7 @@ bool Attender::prepare_tile(const Call& call, const Tile& tile) const {
   if (!pre_rope && in_rotated_space(call.config.key_codec)) {
     const std::vector<float>& inverse = call.config.inverse_balance;
     const float* diag = inverse.empty() ? nullptr : inverse.data() + size_t{tile.kv_head} * dim;
-    context_.kernels.rotate(q_ + size_t{tile.row} * dim, tile.rows, dim, diag);
+    context_.kernels.rotate(q_ + size_t{tile.row} * dim, tile.rows, dim, diag, q_ + size_t{tile.row} * dim);
   }
   clear_state(state_of(tile), tile.rows, dim);
   return true;
@@ -233,13 +233,14 @@ void Attender::attend_own_pages(Call& call, const Tile& tile, const Lane& lane) 
       const Sequence& sequence = *call.entry(tile).sequence;
       const Rope& rope = sequence.rope;
       const size_t half = rope.rotary_dim / 2;
-      std::memcpy(lane.keys, keys, size_t{tokens} * dim * sizeof(float));
       if (in_rotated_space(call.config.key_codec)) {
-        context_.kernels.rotate(lane.keys, tokens, dim, nullptr);
+        context_.kernels.rotate(keys, tokens, dim, nullptr, lane.keys);
         const std::vector<float>& inverse = call.config.inverse_balance;
         for (size_t i = 0; !inverse.empty() && i < size_t{tokens} * dim; ++i) {
           lane.keys[i] *= inverse[size_t{tile.kv_head} * dim + i % dim];
         }
+      } else {
+        std::memcpy(lane.keys, keys, size_t{tokens} * dim * sizeof(float));
       }
       for (uint32_t t = 0; t < tokens; ++t) {
         for (size_t i = 0; i < half; ++i) {
@@ -269,7 +270,9 @@ void Attender::finish_tile(const Call& call, const Tile& tile) const {
   if (call.selective()) note_missed(call, tile);
   // m is not needed any more: it takes the log-sum-exp.
   context_.kernels.finish(state, tile.rows, dim, call.args.lse == nullptr ? nullptr : state.m);
-  if (in_rotated_space(call.config.value_codec)) context_.kernels.rotate(state.o, tile.rows, dim, nullptr);
+  if (in_rotated_space(call.config.value_codec)) {
+    context_.kernels.rotate(state.o, tile.rows, dim, nullptr, state.o);
+  }
   for (uint32_t r = 0; r < tile.rows; ++r) {
     const uint32_t token = tile.token + r / config.group();
     const uint32_t head = tile.kv_head * config.group() + r % config.group();

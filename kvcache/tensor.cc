@@ -22,6 +22,15 @@ void load_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t di
   }
 }
 
+const float* read_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t dim,
+                      const Kernels& kernels, float* buffer) {
+  if (view.dtype == DType::kF32) {
+    return static_cast<const float*>(view.data) + token * view.token_stride + head * view.head_stride;
+  }
+  load_row(view, token, head, dim, kernels, buffer);
+  return buffer;
+}
+
 void store_row(const MutableTensorView& view, uint64_t token, uint64_t head, uint32_t dim,
                const Kernels& kernels, const float* in) {
   const uint64_t at = token * view.token_stride + head * view.head_stride;

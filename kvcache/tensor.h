@@ -37,6 +37,10 @@ struct MutableTensorView {
 void load_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t dim, const Kernels& kernels,
               float* out);
 
+// The row as f32: where it lies, or converted into `buffer`.
+const float* read_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t dim,
+                      const Kernels& kernels, float* buffer);
+
 // The row = in[0..dim), rounded to nearest even as quant/half.h does: infinity and NaN stay; what is finite
 // but too large becomes infinite in f16 and the largest value in bf16.
 void store_row(const MutableTensorView& view, uint64_t token, uint64_t head, uint32_t dim,

@@ -111,9 +111,10 @@ struct Kernels {
   void (*f16_to_f32)(const uint16_t* in, size_t n, float* out);
   void (*f32_to_bf16)(const float* in, size_t n, uint16_t* out);
 
-  // In place over x[rows][dim]: x = H (diag x), FORMATS.md "Rotation". diag: [dim] or nullptr. H is its own
-  // inverse, so unrotate with diag = nullptr and multiply by 1/diag afterwards where one was used.
-  void (*rotate)(float* x, size_t rows, uint32_t dim, const float* diag);
+  // out = H (diag x), row by row of x[rows][dim]; out is x itself or another place. FORMATS.md "Rotation".
+  // diag: [dim] or nullptr. H is its own inverse, so unrotate with diag = nullptr and multiply by 1/diag
+  // afterwards where one was used.
+  void (*rotate)(const float* x, size_t rows, uint32_t dim, const float* diag, float* out);
 
   // Bytes of scratch (64-byte aligned) that attend_folded and attend_unfolded need for this many rows.
   size_t (*attend_scratch_bytes)(uint32_t rows, SectionShape shape);

@@ -32,7 +32,7 @@ SectionRef encode_section(const Kernels& kernels, const FoldedHeads& heads, uint
   std::vector<float> keys = normal_rows(count, random);
   const std::vector<float> values = normal_rows(count, random);
   if (!heads.angles.balance.empty()) {
-    kernels.rotate(keys.data(), kind.shape.tokens, kind.shape.dim, heads.angles.balance.data());
+    kernels.rotate(keys.data(), kind.shape.tokens, kind.shape.dim, heads.angles.balance.data(), keys.data());
   }
   kernels.encode_key(kind.key_codec, kind.shape, keys.data(), 0, section + at.key_codes,
                      section + at.key_meta, &ref.key_param);

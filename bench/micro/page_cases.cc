@@ -69,8 +69,7 @@ uint64_t seal_section(const Kernels& kernels, const FoldedHeads& heads, const fl
   const size_t count = size_t{shape.tokens} * shape.dim;
   const auto rotated = [&](CodecId codec, const float* rows, float* copy) {
     if (find_codec(codec)->space != CodecSpace::kRotated) return rows;
-    std::memcpy(copy, rows, count * sizeof(float));
-    kernels.rotate(copy, shape.tokens, shape.dim, nullptr);
+    kernels.rotate(rows, shape.tokens, shape.dim, nullptr, copy);
     return static_cast<const float*>(copy);
   };
   keys = rotated(heads.kind.key_codec, keys, scratch->data());

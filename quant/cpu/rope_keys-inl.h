@@ -142,7 +142,7 @@ inline void set_channel_terms(const CodecInfo& codec, const KeyRotation& rotatio
   for (uint32_t c = 0; c < shape.dim; c += kLanes) {
     store(to_floats(load_s8(section->key_means + c)) * splat(section->key_mean_step), mid + c);
   }
-  rotate_rows(mid, 1, shape.dim, nullptr);
+  rotate_rows(mid, 1, shape.dim, nullptr, mid);
   const Floats norm = splat(hadamard_norm(hadamard_block(shape.dim)));
   for (uint32_t c = 0; c < shape.dim; c += kLanes) {
     const Floats inverse =
@@ -221,7 +221,9 @@ inline void rope_keys(const FoldedPages& pages, const CodecInfo& codec, Tile& ti
 inline void rope_sinks(const FoldedPages& pages, const CodecInfo& codec, const Tile& tile, uint32_t rows) {
   const KeyRotation& rotation = *pages.rotation;
   const uint32_t half = rotation.rotary_dim / 2;
-  if (codec.space == CodecSpace::kRotated) rotate_rows(tile.sink_keys, rows, pages.shape.dim, nullptr);
+  if (codec.space == CodecSpace::kRotated) {
+    rotate_rows(tile.sink_keys, rows, pages.shape.dim, nullptr, tile.sink_keys);
+  }
   for (uint32_t t = 0; t < rows; ++t) {
     float* key = tile.sink_keys + size_t{t} * pages.shape.dim;
     for (uint32_t c = 0; codec.space == CodecSpace::kRotated && c < pages.shape.dim; ++c) {

@@ -1,4 +1,4 @@
-// The rotation of rot codecs: x = H (diag x), row by row. FORMATS.md "Rotation" gives the order of the
+// The rotation of rot codecs: H (diag x), row by row. FORMATS.md "Rotation" gives the order of the
 // butterflies. Thread safety: pure functions on the caller's memory.
 #pragma once
 
@@ -26,41 +26,65 @@ HWY_INLINE Floats exchange(Floats x) {
 }
 
 // Butterflies within sixteen lanes: (a, b) becomes (a + b, a - b), where b is kDistance lanes above a.
+// A product with 1 or -1 is exact, so the sum is rounded as an addition is.
 template <uint32_t kDistance>
 HWY_INLINE Floats butterfly(Floats x) {
-  constexpr int32_t kSignBit = static_cast<int32_t>(0x80000000U);
-  const Mask upper = splat(0) < (lane_index() & splat(static_cast<int32_t>(kDistance)));
-  const Ints flipped = select(upper, bits_of(x) ^ splat(kSignBit), bits_of(x));
-  return exchange<kDistance>(x) + floats_from_bits(flipped);
+  alignas(64) float signs[kLanes];
+  for (uint32_t i = 0; i < kLanes; ++i) signs[i] = (i & kDistance) == 0 ? 1.0F : -1.0F;
+  return mul_add(x, load(signs), exchange<kDistance>(x));
 }
 
-inline void rotate_block(float* x, uint32_t block) {
-  for (uint32_t i = 0; i < block; i += kLanes) {
-    store(butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(load(x + i))))), x + i);
-  }
-  for (uint32_t distance = kLanes; distance < block; distance *= 2) {
-    for (uint32_t start = 0; start < block; start += 2 * distance) {
-      for (uint32_t i = start; i < start + distance; i += kLanes) {
-        const Floats a = load(x + i);
-        const Floats b = load(x + i + distance);
-        store(a + b, x + i);
-        store(a - b, x + i + distance);
-      }
+// All butterflies of one block, in registers where there are enough of them.
+template <uint32_t kVectors>
+HWY_INLINE void mix_block(Floats (&v)[kVectors]) {
+#pragma GCC unroll 16
+  for (Floats& x : v) x = butterfly<8>(butterfly<4>(butterfly<2>(butterfly<1>(x))));
+#pragma GCC unroll 4
+  for (uint32_t distance = 1; distance < kVectors; distance *= 2) {
+#pragma GCC unroll 16
+    for (uint32_t i = 0; i < kVectors; ++i) {
+      if ((i & distance) != 0) continue;
+      const Floats a = v[i];
+      const Floats b = v[i + distance];
+      v[i] = a + b;
+      v[i + distance] = a - b;
     }
   }
 }
 
-inline void rotate_rows(float* x, size_t rows, uint32_t dim, const float* diag) {
-  const uint32_t block = hadamard_block(dim);
-  const Floats norm = splat(hadamard_norm(block));
-  for (size_t row = 0; row < rows; ++row, x += dim) {
-    for (uint32_t c = 0; c < dim; c += kLanes) {
-      Floats v = min(max(load(x + c), splat(-kRotationClamp)), splat(kRotationClamp));
-      if (diag != nullptr) v = v * load(diag + c);
-      store(v, x + c);
+template <uint32_t kBlock>
+HWY_INLINE void rotate_block(const float* in, const float* diag, float* out) {
+  constexpr uint32_t kVectors = kBlock / kLanes;
+  Floats v[kVectors];
+#pragma GCC unroll 16
+  for (uint32_t i = 0; i < kVectors; ++i) {
+    v[i] = min(max(load(in + i * kLanes), splat(-kRotationClamp)), splat(kRotationClamp));
+    if (diag != nullptr) v[i] = v[i] * load(diag + i * kLanes);
+  }
+  mix_block(v);
+#pragma GCC unroll 16
+  for (uint32_t i = 0; i < kVectors; ++i) store(v[i] * splat(hadamard_norm(kBlock)), out + i * kLanes);
+}
+
+template <uint32_t kBlock>
+void rotate_blocks(const float* in, size_t rows, uint32_t dim, const float* diag, float* out) {
+  for (size_t row = 0; row < rows; ++row) {
+    for (uint32_t c = 0; c < dim; c += kBlock) {
+      rotate_block<kBlock>(in + row * dim + c, diag == nullptr ? nullptr : diag + c, out + row * dim + c);
     }
-    for (uint32_t c = 0; c < dim; c += block) rotate_block(x + c, block);
-    for (uint32_t c = 0; c < dim; c += kLanes) store(load(x + c) * norm, x + c);
+  }
+}
+
+inline void rotate_rows(const float* in, size_t rows, uint32_t dim, const float* diag, float* out) {
+  switch (hadamard_block(dim)) {
+    case 32:
+      return rotate_blocks<32>(in, rows, dim, diag, out);
+    case 64:
+      return rotate_blocks<64>(in, rows, dim, diag, out);
+    case 128:
+      return rotate_blocks<128>(in, rows, dim, diag, out);
+    default:
+      return rotate_blocks<256>(in, rows, dim, diag, out);
   }
 }
 

@@ -232,11 +232,14 @@ inline float set_rotated_means(Tile& tile, int32_t* means) {
   const Section& section = tile.section;
   alignas(64) float mixed[2 * kHalfDim];
   const Floats step = splat(4 * section.key_mean_step);
-  for (uint32_t c = 0; c < 2 * kHalfDim; c += kLanes) {
-    store(to_floats(load_s8(section.key_means + c)) * step, mixed + c);
+  for (uint32_t half = 0; half < 2 * kHalfDim; half += kHalfDim) {
+    Floats block[kHalfDim / kLanes];
+    for (uint32_t i = 0; i < kHalfDim / kLanes; ++i) {
+      block[i] = to_floats(load_s8(section.key_means + half + i * kLanes)) * step;
+    }
+    mix_block(block);
+    for (uint32_t i = 0; i < kHalfDim / kLanes; ++i) store(block[i], mixed + half + i * kLanes);
   }
-  rotate_block(mixed, kHalfDim);
-  rotate_block(mixed + kHalfDim, kHalfDim);
   const float sum = kMixedTop * section.key_factor + largest_magnitude(mixed, 2 * kHalfDim);
   const float largest = sum > 1e-30F ? sum : 1e-30F;
   const Floats inverse = splat(kRotatedTop / largest);

@@ -21,7 +21,7 @@ void turn(float* row, uint32_t half, const float* cosines, const float* sines, s
 }
 
 void leave_rotated_space(const float* balance, SectionShape shape, float* keys) {
-  rotate(keys, shape.tokens, shape.dim, nullptr);
+  rotate(keys, shape.tokens, shape.dim, nullptr, keys);
   for (size_t i = 0; i < size_t{shape.tokens} * shape.dim; ++i) keys[i] /= balance[i % shape.dim];
 }
 

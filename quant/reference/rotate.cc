@@ -21,16 +21,16 @@ void butterflies(float* x, uint32_t block) {
 
 }  // namespace
 
-void rotate(float* x, size_t rows, uint32_t dim, const float* diag) {
+void rotate(const float* x, size_t rows, uint32_t dim, const float* diag, float* out) {
   const uint32_t block = hadamard_block(dim);
   const float norm = hadamard_norm(block);
-  for (size_t row = 0; row < rows; ++row, x += dim) {
+  for (size_t row = 0; row < rows; ++row, x += dim, out += dim) {
     for (uint32_t channel = 0; channel < dim; ++channel) {
-      x[channel] = std::clamp(x[channel], -kRotationClamp, kRotationClamp);
-      if (diag != nullptr) x[channel] *= diag[channel];
+      out[channel] = std::clamp(x[channel], -kRotationClamp, kRotationClamp);
+      if (diag != nullptr) out[channel] *= diag[channel];
     }
-    for (uint32_t start = 0; start < dim; start += block) butterflies(x + start, block);
-    for (uint32_t channel = 0; channel < dim; ++channel) x[channel] *= norm;
+    for (uint32_t start = 0; start < dim; start += block) butterflies(out + start, block);
+    for (uint32_t channel = 0; channel < dim; ++channel) out[channel] *= norm;
   }
 }
 

@@ -1,4 +1,4 @@
-// The rotation of FORMATS.md, in place. Thread safety: pure functions on their arguments.
+// The rotation of FORMATS.md. Thread safety: pure functions on their arguments.
 #pragma once
 
 #include <cstddef>
@@ -6,7 +6,7 @@
 
 namespace quire::reference {
 
-// x[rows][dim] = H (diag x). diag: [dim] or nullptr.
-void rotate(float* x, size_t rows, uint32_t dim, const float* diag);
+// out = H (diag x), row by row of x[rows][dim]; out may be x. diag: [dim] or nullptr.
+void rotate(const float* x, size_t rows, uint32_t dim, const float* diag, float* out);
 
 }  // namespace quire::reference

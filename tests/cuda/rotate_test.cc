@@ -17,7 +17,7 @@ TEST(CudaRotate, GivesTheReferencesBits) {
       const DeviceArray<float> device_x(x);
       const DeviceArray<float> device_diag(diag);
       expect_ran(rotate_rows(device_x.data(), kRows, dim, balanced ? device_diag.data() : nullptr, nullptr));
-      find_kernels(Isa::kScalar)->rotate(x.data(), kRows, dim, balanced ? diag.data() : nullptr);
+      find_kernels(Isa::kScalar)->rotate(x.data(), kRows, dim, balanced ? diag.data() : nullptr, x.data());
       EXPECT_EQ(std::memcmp(device_x.host().data(), x.data(), x.size() * sizeof(float)), 0);
     }
   }

@@ -119,7 +119,8 @@ std::vector<float> codec_values(const Kernels& kernels, const PageSpec& spec, ui
   if (codec.space == CodecSpace::kRotated) {
     const std::vector<float> diag = balance_of(kind.shape.dim);
     const bool balanced = spec.balanced && side == Side::kKey;
-    kernels.rotate(values.data(), kind.shape.tokens, kind.shape.dim, balanced ? diag.data() : nullptr);
+    kernels.rotate(values.data(), kind.shape.tokens, kind.shape.dim, balanced ? diag.data() : nullptr,
+                   values.data());
   }
   return values;
 }

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -134,6 +135,11 @@ void expect_strides_are_followed(DType dtype, T (*encode)(uint32_t)) {
   std::vector<float> row(kDim);
   load_row({data.data(), dtype, kTokenStride, kHeadStride}, 3, 2, kDim, kernels(), row.data());
   for (uint32_t i = 0; i < kDim; ++i) EXPECT_EQ(row[i], 3 * kTokenStride + 2 * kHeadStride + i);
+  std::vector<float> buffer(kDim);
+  const float* read =
+      read_row({data.data(), dtype, kTokenStride, kHeadStride}, 3, 2, kDim, kernels(), buffer.data());
+  EXPECT_EQ(read == buffer.data(), dtype != DType::kF32);
+  EXPECT_TRUE(std::equal(row.begin(), row.end(), read));
 
   std::vector<T> copy(data.size(), encode(0));
   store_row({copy.data(), dtype, kTokenStride, kHeadStride}, 3, 2, kDim, kernels(), row.data());

@@ -137,7 +137,7 @@ TEST_P(GuardPages, AttendUnfoldedMergeRotateConvert) {
     GuardedArray<float> q(size_t{kRows} * dim, edge(), 4);
     fill_normal(keys, 4);
     fill_normal(q, 5);
-    kernels_->rotate(keys.data(), kTokens, dim, nullptr);
+    kernels_->rotate(keys.data(), kTokens, dim, nullptr, keys.data());
     EXPECT_TRUE(kernels_->finite(keys.data(), keys.size()));
     const std::vector<int32_t> begin(kRows, 1);
     const std::vector<int32_t> end(kRows, kTokens);

@@ -114,7 +114,7 @@ std::vector<float> codec_input(const InputKind& kind, CodecId codec, SectionShap
     for (float& x : values) x = std::clamp(x, -largest, largest);
   }
   if (find_codec(codec)->space == CodecSpace::kRotated) {
-    find_kernels(Isa::kScalar)->rotate(values.data(), shape.tokens, shape.dim, nullptr);
+    find_kernels(Isa::kScalar)->rotate(values.data(), shape.tokens, shape.dim, nullptr, values.data());
   }
   return values;
 }

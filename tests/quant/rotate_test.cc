@@ -47,8 +47,8 @@ TEST_P(Rotate, IsTheMatrix) {
     const std::vector<float> diag = balance(dim);
     for (const float* d : {static_cast<const float*>(nullptr), diag.data()}) {
       const std::vector<float> x = normal_values(size_t{3} * dim, dim);
-      std::vector<float> y = x;
-      kernels().rotate(y.data(), 3, dim, d);
+      std::vector<float> y(x.size());
+      kernels().rotate(x.data(), 3, dim, d, y.data());
       for (size_t row = 0; row < 3; ++row) {
         const std::vector<double> expected = rotate_f64(&x[row * dim], d, dim);
         double norm = 0;
@@ -63,8 +63,8 @@ TEST_P(Rotate, TwiceIsNothing) {
   for (uint32_t dim = 32; dim <= 256; dim += 32) {
     const std::vector<float> x = normal_values(dim, 1);
     std::vector<float> y = x;
-    kernels().rotate(y.data(), 1, dim, nullptr);
-    kernels().rotate(y.data(), 1, dim, nullptr);
+    kernels().rotate(y.data(), 1, dim, nullptr, y.data());
+    kernels().rotate(y.data(), 1, dim, nullptr, y.data());
     for (uint32_t i = 0; i < dim; ++i) EXPECT_NEAR(y[i], x[i], 1e-5);
   }
 }
@@ -76,7 +76,7 @@ TEST_P(Rotate, KeepsEveryFiniteInputFinite) {
     std::vector<float> x(dim);
     for (int round = 0; round < 100; ++round) {
       for (float& value : x) value = round == 0 ? -0x1.FEp127F : random.finite_bf16();
-      kernels().rotate(x.data(), 1, dim, diag.data());
+      kernels().rotate(x.data(), 1, dim, diag.data(), x.data());
       EXPECT_TRUE(kernels().finite(x.data(), dim));
       for (const float value : x) EXPECT_LE(std::fabs(value), 0x1p111F);
     }
@@ -93,13 +93,16 @@ TEST_P(RotateBits, EqualTheScalarOnes) {
     const std::vector<float> diag = balance(dim);
     for (const size_t rows : {1U, 2U, 3U, 17U}) {
       for (const float* d : {static_cast<const float*>(nullptr), diag.data()}) {
-        std::vector<float> expected(rows * dim);
-        for (float& value : expected) value = random.below(8) == 0 ? random.finite_bf16() : random.normal();
-        std::vector<float> actual = expected;
-        find_kernels(Isa::kScalar)->rotate(expected.data(), rows, dim, d);
-        kernels().rotate(actual.data(), rows, dim, d);
-        for (size_t i = 0; i < actual.size(); ++i) {
-          ASSERT_EQ(std::bit_cast<uint32_t>(actual[i]), std::bit_cast<uint32_t>(expected[i])) << dim;
+        std::vector<float> x(rows * dim);
+        for (float& value : x) value = random.below(8) == 0 ? random.finite_bf16() : random.normal();
+        std::vector<float> expected(x.size());
+        std::vector<float> elsewhere(x.size());
+        find_kernels(Isa::kScalar)->rotate(x.data(), rows, dim, d, expected.data());
+        kernels().rotate(x.data(), rows, dim, d, elsewhere.data());
+        kernels().rotate(x.data(), rows, dim, d, x.data());
+        for (size_t i = 0; i < x.size(); ++i) {
+          ASSERT_EQ(std::bit_cast<uint32_t>(elsewhere[i]), std::bit_cast<uint32_t>(expected[i])) << dim;
+          ASSERT_EQ(std::bit_cast<uint32_t>(x[i]), std::bit_cast<uint32_t>(expected[i])) << dim;
         }
       }
     }

@@ -106,7 +106,7 @@ void encode_nuq_keys(const NuqSource& source, uint16_t* scales, uint8_t* code_ro
     for (uint32_t t = source.first; t < shape.tokens; ++t) {
       const Floats from_mid = source.at(t, c) - groups.mid;
       const Ints codes = level_codes<kBits>(from_mid * groups.inverse, source.table);
-      store_u8(codes, code_rows + size_t{t} * shape.dim + c);
+      store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
           member_terms(from_mid, lookup(source.table.levels, codes), key_outlier_at(source.outliers, t, c));
       sums = t == source.first ? terms : sums + terms;
@@ -146,7 +146,7 @@ void encode_nuq_values(const NuqSource& source, uint16_t* scales, uint8_t* code_
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const Floats from_mid = source.at(t, c) - mid;
       const Ints codes = level_codes<kBits>(from_mid * inverse, source.table);
-      store_u8(codes, code_rows + size_t{t} * shape.dim + c);
+      store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
           member_terms(from_mid, lookup(source.table.levels, codes), value_outlier_at(source.outliers, t, c));
       sums = c == 0 ? terms : sums + terms;

@@ -17,21 +17,25 @@ HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 inline constexpr float kNegligible = 0x1p-60F;  // scales and means below it count as zero
-inline constexpr int kNoStep = -(1 << 30);
+inline constexpr int32_t kNoStep = -(1 << 30);
 
 // The mean of x' over valid tokens. Returns M; writes the codes and the mean they decode to.
 inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float down, uint8_t* codes,
                        float* mean) {
   const Floats share = splat(1.0F / static_cast<float>(shape.tokens - first));
   Floats top = splat(0.0F);
-  for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-    Floats sum = load(x + size_t{first} * shape.dim + c) * splat(down);
+  for (uint32_t c = 0; c < shape.dim; c += 2 * kLanes) {
+    const float* at = x + size_t{first} * shape.dim + c;
+    Floats sum = load(at) * splat(down);
+    Floats next_sum = load(at + kLanes) * splat(down);  // beside it: each addition waits for the last
     for (uint32_t t = first + 1; t < shape.tokens; ++t) {
-      sum = sum + load(x + size_t{t} * shape.dim + c) * splat(down);
+      at += shape.dim;
+      sum = sum + load(at) * splat(down);
+      next_sum = next_sum + load(at + kLanes) * splat(down);
     }
-    const Floats average = sum * share;
-    top = max(top, abs(average));
-    store(average, mean + c);
+    store(sum * share, mean + c);
+    store(next_sum * share, mean + c + kLanes);
+    top = max(top, max(abs(load(mean + c)), abs(load(mean + c + kLanes))));
   }
   const float largest = largest_lane(top);
   const bool none = largest < kNegligible;
@@ -40,7 +44,7 @@ inline int encode_mean(const float* x, SectionShape shape, uint32_t first, float
   for (uint32_t c = 0; c < shape.dim; c += kLanes) {
     const Ints rounded = none ? splat(0) : to_ints(load(mean + c) / step);
     const Ints code = max(min(rounded, splat(127)), splat(-127));
-    store_s8(code, codes + c);
+    store_low_bytes(code, codes + c);
     store(to_floats(code) * step, mean + c);
   }
   return n;
@@ -58,15 +62,29 @@ struct Residuals {
   }
 };
 
+// round_step of each lane.
+HWY_INLINE Ints round_steps(Floats value) {
+  const Ints bits = bits_of(value);
+  const Floats mantissa = floats_from_bits((bits & splat(0x007FFFFF)) | splat(0x3F800000));
+  Ints step = shift_left(shift_right(bits, 23) - splat(127), 4);
+  static_assert(kStepsPerOctave == 16);
+  for (const float boundary : kStepBoundary) {
+    step = select(mantissa < splat(boundary), step, step + splat(1));
+  }
+  return step;
+}
+
 // Codes all tokens from `first` on, into rows of `codes`, and finds the steps of their scales, kNoStep where
-// one is negligible. Every pass goes over all tokens: what a token's next pass needs is known only some 100
-// cycles after its last one.
+// one is negligible. What one token's scale is made of is a chain of some 100 cycles: each of its parts is
+// done for all tokens before the next.
 template <uint32_t kBits>
 void code_tokens(const Residuals& r, uint32_t tokens, uint32_t first, const LevelFloats& table,
-                 uint8_t* codes, int* steps) {
+                 uint8_t* codes, int32_t* steps) {
   alignas(64) float energies[kMaxTokens] = {};
   alignas(64) float estimates[kMaxTokens];
   alignas(64) float inverses[kMaxTokens];
+  alignas(64) float products[kMaxTokens] = {};
+  alignas(64) float level_squares[kMaxTokens] = {};
   for (uint32_t t = first; t < tokens; ++t) {
     Floats squares = r.at(t, 0) * r.at(t, 0);
     for (uint32_t c = kLanes; c < r.dim; c += kLanes) squares = squares + r.at(t, c) * r.at(t, c);
@@ -79,21 +97,27 @@ void code_tokens(const Residuals& r, uint32_t tokens, uint32_t first, const Leve
     store(splat(1.0F) / estimate, inverses + t);
   }
   for (uint32_t t = first; t < tokens; ++t) {
-    steps[t] = kNoStep;
     if (estimates[t] < kNegligible) continue;
     const Floats inverse = splat(inverses[t]);
-    Floats products = splat(0.0F);
-    Floats level_squares = splat(0.0F);  // integers below 2^24: exact in any order
+    Floats product = splat(0.0F);
+    Floats squares = splat(0.0F);  // integers below 2^24: exact in any order
     for (uint32_t c = 0; c < r.dim; c += kLanes) {
       const Floats residual = r.at(t, c);
-      const auto code = level_codes<kBits>(residual * inverse, table);
-      store_u8(code, codes + size_t{t} * r.dim + c);
+      const Ints code = rotated_codes<kBits>(residual * inverse, table);
+      store_low_bytes(code, codes + size_t{t} * r.dim + c);
       const Floats level = lookup(table.levels, code);
-      const Floats product = residual * level;
-      products = c == 0 ? product : products + product;
-      level_squares = level_squares + level * level;
+      product = c == 0 ? residual * level : product + residual * level;
+      squares = mul_add(level, level, squares);
     }
-    steps[t] = round_step(rotated_scale(energies[t], sum16(products), sum16(level_squares)));
+    products[t] = sum16(product);
+    level_squares[t] = sum16(squares);
+  }
+  for (uint32_t t = 0; t < tokens; t += kLanes) {
+    const Floats product = load(products + t);
+    const Floats unbiased = load(energies + t) / product;
+    const Floats most = splat(2.0F) * (product / load(level_squares + t));
+    const Mask negligible = load(estimates + t) < splat(kNegligible);
+    store(select(negligible, splat(kNoStep), round_steps(min(unbiased, most))), steps + t);
   }
 }
 
@@ -102,7 +126,7 @@ void encode_rotated(Side side, SectionShape shape, const float* x, uint32_t firs
                     uint8_t* meta, uint32_t* param) {
   alignas(64) uint8_t code_rows[kMaxCodes];
   alignas(64) float mean[kMaxDim];
-  int steps[kMaxTokens];
+  alignas(64) int32_t steps[kMaxTokens];
   const LevelFloats table(kBits, level_table(kBits).levels.data());
 
   std::memset(meta, 0, size_t{shape.tokens} + shape.dim);

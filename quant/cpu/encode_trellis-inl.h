@@ -29,7 +29,7 @@ HWY_INLINE float set_targets(const float* residual, float energy, uint32_t dim, 
   const bool negligible = scale < kNegligible;
   const Floats inverse = splat(negligible ? 0.0F : 1.0F / scale);
   for (uint32_t c = 0; c < dim; c += kLanes) {
-    store_s8(max(min(to_ints(load(residual + c) * inverse), splat(127)), splat(-127)), targets + c);
+    store_low_bytes(max(min(to_ints(load(residual + c) * inverse), splat(127)), splat(-127)), targets + c);
   }
   return negligible ? 0.0F : scale;
 }
@@ -83,7 +83,7 @@ inline void scatter_quads(Side side, SectionShape shape, const int32_t* quads, u
       const Ints four = load(quads + quad * shape.dim + c);
       for (uint32_t i = 0; i < 4; ++i) {
         const Ints byte = shift_right(four, static_cast<int>(8 * i)) & splat(0xFF);
-        store_u8(byte, bytes + (size_t{4} * quad + i) * shape.dim + c);
+        store_low_bytes(byte, bytes + (size_t{4} * quad + i) * shape.dim + c);
       }
     }
   }

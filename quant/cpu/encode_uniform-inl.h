@@ -50,7 +50,7 @@ inline void encode_uniform_keys(uint32_t bits, SectionShape shape, const float* 
     const Group group = stored_group(scales + c, mids + c);
     for (uint32_t t = first; t < shape.tokens; ++t) {
       const size_t at = size_t{t} * shape.dim + c;
-      store_u8(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
+      store_low_bytes(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
     }
   }
 }
@@ -86,7 +86,7 @@ inline void encode_uniform_values(uint32_t bits, SectionShape shape, const float
     const Group group{splat(f16_to_f32(mids[t])), splat(scale > 0.0F ? 1.0F / scale : 0.0F)};
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const size_t at = size_t{t} * shape.dim + c;
-      store_u8(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
+      store_low_bytes(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
     }
   }
 }

@@ -222,10 +222,15 @@ HWY_INLINE float largest_lane(Floats v) {
   for (uint32_t i = 1; i < kParts; ++i) all = hn::Max(all, v.part[i]);
   return hn::GetLane(hn::MaxOfLanes(FloatTag(), all));
 }
+// n: a multiple of 32.
 HWY_INLINE float largest_magnitude(const float* x, size_t n) {
   Floats top = splat(0.0F);
-  for (size_t i = 0; i < n; i += kLanes) top = max(top, abs(load(x + i)));
-  return largest_lane(top);
+  Floats other = splat(0.0F);  // one maximum does not wait for the one before it
+  for (size_t i = 0; i < n; i += 2 * kLanes) {
+    top = max(top, abs(load(x + i)));
+    other = max(other, abs(load(x + i + kLanes)));
+  }
+  return largest_lane(max(top, other));
 }
 HWY_INLINE float smallest_lane(Floats v) {
   hn::Vec<FloatTag> all = v.part[0];
@@ -251,21 +256,6 @@ HWY_INLINE Ints load_s8(const uint8_t* from) {
     out.part[i] = hn::PromoteTo(IntTag(), narrow);
   }
   return out;
-}
-// Lanes must be within the type.
-HWY_INLINE void store_u8(Ints v, uint8_t* to) {
-  const hn::Rebind<uint8_t, FloatTag> bytes;
-  for (uint32_t i = 0; i < kParts; ++i) {
-    hn::StoreU(hn::DemoteTo(bytes, v.part[i]), bytes, to + i * kPartLanes);
-  }
-}
-HWY_INLINE void store_s8(Ints v, uint8_t* to) {
-  const hn::Rebind<int8_t, FloatTag> bytes;
-  const hn::Rebind<uint8_t, FloatTag> unsigned_bytes;
-  for (uint32_t i = 0; i < kParts; ++i) {
-    const auto narrow = hn::BitCast(unsigned_bytes, hn::DemoteTo(bytes, v.part[i]));
-    hn::StoreU(narrow, unsigned_bytes, to + i * kPartLanes);
-  }
 }
 HWY_INLINE Ints load_u16(const uint16_t* from) {
   const hn::Rebind<uint16_t, FloatTag> halves;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quant/cpu/lanes-inl.h"
+#include "quant/levels.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -38,6 +39,35 @@ HWY_INLINE Ints level_codes(Floats y, const LevelFloats& table) {
     code = select(lookup(table.thresholds, next) < y, next, code);
   }
   return code;
+}
+
+// The levels of the rotated codecs are so nearly even that each cell of a grid holds one threshold: cells of
+// this width, one of them around 0, the outer two without end.
+constexpr float cell_width(uint32_t bits) { return bits == 4 ? 14.0F : bits == 3 ? 28.0F : 82.0F; }
+
+// Threshold i lies in cell i, so far from its borders that no rounding takes a value past a threshold.
+constexpr bool cells_hold_thresholds(uint32_t bits) {
+  const std::span<const float> thresholds = level_table(bits).thresholds;
+  const size_t middle = thresholds.size() / 2;
+  const float most = 0.5F * cell_width(bits) - 1.0F;
+  for (size_t i = middle; i < thresholds.size(); ++i) {
+    const float offset = thresholds[i] - cell_width(bits) * static_cast<float>(i - middle);
+    const bool outer = i + 1 == thresholds.size();
+    if (offset < -most || (offset > most && !outer) || thresholds[2 * middle - i] != -thresholds[i]) {
+      return false;
+    }
+  }
+  return true;
+}
+
+// level_codes for the levels of a rotated codec.
+template <uint32_t kBits>
+HWY_INLINE Ints rotated_codes(Floats y, const LevelFloats& table) {
+  static_assert(cells_hold_thresholds(kBits));
+  constexpr float kTop = (1 << kBits) - 1;
+  const Floats cell = mul_add(y, splat(1.0F / cell_width(kBits)), splat(0.5F * (kTop + 1.0F)));
+  const Ints code = to_ints(max(min(cell, splat(kTop)), splat(1.0F)));
+  return select(lookup(table.thresholds, code) < y, code, code - splat(1));
 }
 
 }  // namespace quire::HWY_NAMESPACE

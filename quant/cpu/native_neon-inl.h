@@ -17,6 +17,13 @@ HWY_INLINE Ints to_ints(Floats a) {
   return out;
 }
 
+// The low byte of each lane.
+HWY_INLINE void store_low_bytes(Ints v, uint8_t* to) {
+  const int16x8_t first = vcombine_s16(vmovn_s32(v.part[0].raw), vmovn_s32(v.part[1].raw));
+  const int16x8_t second = vcombine_s16(vmovn_s32(v.part[2].raw), vmovn_s32(v.part[3].raw));
+  vst1q_u8(to, vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(first), vmovn_s16(second))));
+}
+
 // table[index mod 16], 16 entries: their 64 bytes are what one byte lookup reaches.
 HWY_INLINE Floats lookup(const float* table, Ints index) {
   const uint8x16x4_t entries = vld1q_u8_x4(reinterpret_cast<const uint8_t*>(table));

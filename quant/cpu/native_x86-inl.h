@@ -1,5 +1,5 @@
-// What sixteen lanes need instructions of x86 for: rounding to integers, table lookups, and reductions of up
-// to eight rows together. native_neon-inl.h has the same functions.
+// What sixteen lanes need instructions of x86 for: rounding to integers, narrowing, table lookups, and
+// reductions of up to eight rows together. native_neon-inl.h has the same functions.
 //
 // Reductions have the same tree for every row, so a row's bits do not depend on its place in a block. Thread
 // safety: pure functions.
@@ -22,6 +22,19 @@ HWY_INLINE Ints to_ints(Floats a) {
 #endif
   }
   return out;
+}
+
+// The low byte of each lane.
+HWY_INLINE void store_low_bytes(Ints v, uint8_t* to) {
+#if defined(QUIRE_SIMD_AVX512)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(v.part[0].raw));
+#else
+  const hn::Rebind<uint8_t, FloatTag> bytes;
+  for (uint32_t i = 0; i < kParts; ++i) {
+    hn::StoreU(hn::TruncateTo(bytes, hn::BitCast(hn::RebindToUnsigned<IntTag>(), v.part[i])), bytes,
+               to + i * kPartLanes);
+  }
+#endif
 }
 
 // table[index mod 16], 16 entries.

@@ -75,7 +75,7 @@ struct Plane {
             uint8_t* at = quad + size_t{i} * shape.dim;
             const Ints field =
                 shift_right(word, static_cast<int>(8 * i + f * kWidth)) & splat((1 << kWidth) - 1);
-            store_u8(load_u8(at) | shift_left(field, static_cast<int>(kFrom)), at);
+            store_low_bytes(load_u8(at) | shift_left(field, static_cast<int>(kFrom)), at);
           }
         }
       }

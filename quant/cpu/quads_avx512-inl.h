@@ -226,10 +226,6 @@ struct Product {
   }
 };
 
-HWY_INLINE void store_low_bytes(__m512i lanes, uint8_t* to) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(lanes));
-}
-
 // To bytes, those above 255 as 255.
 HWY_INLINE void store_saturated_bytes(__m512i lanes, uint8_t* to) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtusepi32_epi8(lanes));
@@ -261,7 +257,7 @@ HWY_INLINE void store_weights(Ints weights, int32_t* operands, uint32_t first, u
   uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;
   if constexpr (kPrecise) {
     store_saturated_bytes(_mm512_srli_epi32(weights.part[0].raw, 8), bytes);
-    store_low_bytes(weights.part[0].raw, bytes + size_t{4} * quads);
+    store_low_bytes(weights, bytes + size_t{4} * quads);
   } else {
     store_saturated_bytes(weights.part[0].raw, bytes);
   }

@@ -270,12 +270,6 @@ struct Product {
   }
 };
 
-HWY_INLINE void store_low_bytes(Ints v, uint8_t* to) {
-  const int16x8_t first = vcombine_s16(vmovn_s32(v.part[0].raw), vmovn_s32(v.part[1].raw));
-  const int16x8_t second = vcombine_s16(vmovn_s32(v.part[2].raw), vmovn_s32(v.part[3].raw));
-  vst1q_u8(to, vreinterpretq_u8_s8(vcombine_s8(vmovn_s16(first), vmovn_s16(second))));
-}
-
 // Sixteen elements from `first` on as operands. |v| < 127.5 * 256.
 HWY_INLINE void store_operands(Ints v, int32_t* operands, uint32_t first, uint32_t quads) {
   uint8_t* bytes = reinterpret_cast<uint8_t*>(operands) + first;

@@ -71,8 +71,9 @@ HWY_INLINE void rotate_block(const float* in, const float* diag, float* out) {
   for (uint32_t i = 0; i < kVectors; ++i) store(v[i] * splat(hadamard_norm(kBlock)), out + i * kLanes);
 }
 
+// A call of its own, so that attention over pre_rope pages holds no copy of it.
 template <uint32_t kBlock>
-void rotate_blocks(const float* in, size_t rows, uint32_t dim, const float* diag, float* out) {
+HWY_NOINLINE void rotate_blocks(const float* in, size_t rows, uint32_t dim, const float* diag, float* out) {
   for (size_t row = 0; row < rows; ++row) {
     for (uint32_t c = 0; c < dim; c += kBlock) {
       rotate_block<kBlock>(in + row * dim + c, diag == nullptr ? nullptr : diag + c, out + row * dim + c);

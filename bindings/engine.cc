@@ -222,7 +222,7 @@ Status Engine::build() {
   if (Status status = build_page_device(); !status.ok()) return status;
   residency_ =
       std::make_unique<Residency>(device_budget_.get(), *host_budget_, config.kv_heads,
-                                  config.digests ? digest_bytes(config.head_dim) : 0, page_device_.get());
+                                  config.digests ? digest_bytes(config.shape()) : 0, page_device_.get());
   const bool choose = options_.eviction == Eviction::kAuto;
   residency_->set_eviction(choose ? best_eviction(config) : options_.eviction);
   if (!options_.access_trace_path.empty()) {

@@ -128,7 +128,7 @@ void Attender::select_tile(const Call& call, uint32_t tile_index, uint8_t* work)
   const PageTable& table = call.table(tile);
   const uint32_t epoch = call.rope(tile).epoch;
   const uint32_t window = first_window_page(config, call.args.selection.window, tile.position);
-  const size_t head = tile.kv_head * digest_bytes(config.head_dim);
+  const size_t head = tile.kv_head * digest_bytes(config.shape());
   std::array<const uint8_t*, kScoredTogether> digests;
   for (uint32_t first = 0; first < pages; first += kScoredTogether) {
     const uint32_t count = std::min(kScoredTogether, pages - first);

@@ -25,10 +25,10 @@
 namespace quire {
 
 // f32 grid and f32 sum of the channels' largest magnitudes, then i8 mean and u8 radius of every channel.
-constexpr size_t digest_bytes(uint32_t dim) { return 8 + size_t{2} * dim; }
+constexpr size_t digest_bytes(SectionShape shape) { return 8 + size_t{2} * shape.dim; }
 
 // keys: [shape.tokens][shape.dim] f32, finite, in the space in which queries meet them. digest:
-// digest_bytes(shape.dim) bytes.
+// digest_bytes(shape) bytes.
 void make_digest(const float* keys, SectionShape shape, uint8_t* digest);
 
 // A query in whole numbers: q[c] * scale.

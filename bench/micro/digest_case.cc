@@ -26,7 +26,7 @@ struct Digests {
 
   size_t kv_heads() const { return heads->kind.kv_heads; }
   size_t pages() const { return heads->pages.size(); }
-  size_t bytes() const { return pages() * kv_heads() * digest_bytes(heads->kind.shape.dim); }
+  size_t bytes() const { return pages() * kv_heads() * digest_bytes(heads->kind.shape); }
 
   // Heads of a page stand together, as behind its record.
   void make_digests() {
@@ -36,7 +36,7 @@ struct Digests {
     of_head.resize(kv_heads());
     uint8_t* at = memory.data();
     for (size_t page = 0; page < pages(); ++page) {
-      for (size_t head = 0; head < kv_heads(); ++head, at += digest_bytes(shape.dim)) {
+      for (size_t head = 0; head < kv_heads(); ++head, at += digest_bytes(shape)) {
         const SectionRef& ref = heads->heads[head][page];
         const SectionLayout& layout = heads->layout.section;
         const SideView side{ref.section + layout.key_codes, ref.section + layout.key_meta, ref.key_param};

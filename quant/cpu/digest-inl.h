@@ -71,7 +71,7 @@ inline void score_digests(std::span<const uint8_t* const> digests, SectionShape 
   const float tokens = digest_tokens(shape);
   for (size_t p = 0; p < digests.size(); ++p) {
     if (p + kAhead < digests.size()) {
-      for (size_t at = 0; at < digest_bytes(shape.dim); at += 64) prefetch(digests[p + kAhead] + at);
+      for (size_t at = 0; at < digest_bytes(shape); at += 64) prefetch(digests[p + kAhead] + at);
     }
     const DigestView digest = view_digest(digests[p], shape.dim);
     for (size_t i = 0; i < queries.size();) {

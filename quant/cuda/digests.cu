@@ -54,7 +54,7 @@ __global__ void __launch_bounds__(kThreads)
   const uint32_t first = blockIdx.x * kPagesOfBlock;
   const uint32_t end = min(first + kPagesOfBlock, args.pages);
   for (uint32_t page = first + warp; page < end; page += kWarps) {
-    const uint8_t* digest = args.digests[page] + size_t{head} * digest_bytes(dim);
+    const uint8_t* digest = args.digests[page] + size_t{head} * digest_bytes(args.shape);
     const auto grid = load_as<float>(digest);
     for (uint32_t row = 0; row < args.rows; ++row) {
       int mean_dot = 0;

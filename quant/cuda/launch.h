@@ -60,7 +60,7 @@ struct EncodeArgs {
 };
 [[nodiscard]] cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream);
 
-// Digests of keys [sections][tokens][dim] f32, finite: digests[i] gets digest_bytes(dim) bytes
+// Digests of keys [sections][tokens][dim] f32, finite: digests[i] gets digest_bytes(shape) bytes
 // (quant/digest.h), those of make_digest. digests[i] is 4-byte aligned.
 struct DigestArgs {
   SectionShape shape;

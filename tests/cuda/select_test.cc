@@ -20,7 +20,7 @@ TEST_F(CudaSelect, MakesTheCpusDigests) {
        {SectionShape{32, 32}, SectionShape{64, 96}, SectionShape{64, 128}, SectionShape{128, 256}}) {
     if (kSlice && shape.dim > 96) continue;
     SCOPED_TRACE(quire::test::shape_name(shape));
-    const size_t bytes = digest_bytes(shape.dim);
+    const size_t bytes = digest_bytes(shape);
     std::vector<float> keys;
     for (const auto& kind : quire::test::kInputKinds) {
       const std::vector<float> some = inputs(kind, shape, 3);
@@ -50,13 +50,13 @@ TEST_F(CudaSelect, EncodesDigestsWithThePages) {
   const std::vector<float> keys = quire::test::normal_values(size_t{kShape.tokens} * kShape.dim, 5);
   const DeviceArray<float> x(keys);
   const DeviceArray<uint8_t> bytes(format.layout.bytes);
-  const DeviceArray<uint8_t> digest(digest_bytes(kShape.dim));
+  const DeviceArray<uint8_t> digest(digest_bytes(kShape));
   const DeviceArray<uint8_t*> sections(std::vector<uint8_t*>{bytes.data()});
   const DeviceArray<uint8_t*> digests(std::vector<uint8_t*>{digest.data()});
   const DeviceArray<uint32_t> params(2);
   expect_ran(encode_sections({format, x.data(), x.data(), sections.data(), params.data(), 1, digests.data()},
                              nullptr));
-  std::vector<uint8_t> expected(digest_bytes(kShape.dim));
+  std::vector<uint8_t> expected(digest_bytes(kShape));
   make_digest(keys.data(), kShape, expected.data());
   EXPECT_EQ(digest.host(), expected);
 }
@@ -64,7 +64,7 @@ TEST_F(CudaSelect, EncodesDigestsWithThePages) {
 // Pages of several heads with digests of the CPU.
 struct Digests {
   Digests(SectionShape shape, uint32_t heads, uint32_t pages)
-      : bytes(digest_bytes(shape.dim)), all(pages * heads * bytes) {
+      : bytes(digest_bytes(shape)), all(pages * heads * bytes) {
     for (uint32_t i = 0; i < pages * heads; ++i) {
       std::vector<float> keys = quire::test::normal_values(size_t{shape.tokens} * shape.dim, 900 + i);
       for (float& key : keys) key *= i % 5 == 0 ? 3.0F : 1.0F;

@@ -64,7 +64,7 @@ void add_adversaries(Case* c) {
 }
 
 uint64_t check_bound(const Case& c) {
-  std::vector<uint8_t> digest(digest_bytes(c.shape.dim));
+  std::vector<uint8_t> digest(digest_bytes(c.shape));
   make_digest(c.keys.data(), c.shape, digest.data());
   uint64_t checked = 0;
   for (size_t q = 0; q < c.queries.size() / c.shape.dim; ++q) {
@@ -115,7 +115,7 @@ TEST(Digest, BoundIsTightForEqualKeys) {
   const std::vector<float> row = normal_rows(random, shape.dim, 1);
   std::vector<float> keys;
   for (uint32_t t = 0; t < shape.tokens; ++t) keys.insert(keys.end(), row.begin(), row.end());
-  std::vector<uint8_t> digest(digest_bytes(shape.dim));
+  std::vector<uint8_t> digest(digest_bytes(shape));
   make_digest(keys.data(), shape, digest.data());
   DigestQuery query;
   make_digest_query(row.data(), shape.dim, &query);
@@ -143,7 +143,7 @@ TEST(Digest, EstimateIsTheMeanAndAPartOfTheSpread) {
       const auto q = static_cast<double>(c.queries[i]);
       want += q * mean + 0.3 * std::abs(q) * std::max(high - mean, mean - low);
     }
-    std::vector<uint8_t> digest(digest_bytes(shape.dim));
+    std::vector<uint8_t> digest(digest_bytes(shape));
     make_digest(c.keys.data(), shape, digest.data());
     DigestQuery query;
     make_digest_query(c.queries.data(), shape.dim, &query);
@@ -167,14 +167,14 @@ TEST_P(Digests, EveryTableEstimatesWhatThePlainCodeDoes) {
     const Case c = random_case(random);
     const size_t dim = c.shape.dim;
     const size_t count = 1 + random() % 21;
-    std::vector<uint8_t> bytes(count * digest_bytes(c.shape.dim));
+    std::vector<uint8_t> bytes(count * digest_bytes(c.shape));
     std::vector<const uint8_t*> digests;
     for (size_t p = 0; p < count; ++p) {
       std::vector<float> keys = c.keys;
       // Few of many: the page's own, none at all, and numbers at the ends of the grid.
       for (float& key : keys) key *= p % 3 == 1 ? 0.0F : static_cast<float>(p + 1);
       if (p % 4 == 3) std::fill(keys.begin(), keys.end(), p % 8 == 3 ? 7.0F : -7.0F);
-      uint8_t* digest = bytes.data() + p * digest_bytes(c.shape.dim);
+      uint8_t* digest = bytes.data() + p * digest_bytes(c.shape);
       make_digest(keys.data(), c.shape, digest);
       digests.push_back(digest);
     }

@@ -169,7 +169,7 @@ TEST_P(GuardPages, Digests) {
   for (const uint32_t dim : {32U, 96U, 128U, 256U}) {
     const SectionShape shape{64, dim};
     const std::vector<float> keys = normal_values(size_t{64} * dim, 6);
-    GuardedArray<uint8_t> digest(digest_bytes(dim), edge(), 8);
+    GuardedArray<uint8_t> digest(digest_bytes(shape), edge(), 8);
     make_digest(keys.data(), shape, digest.data());
     GuardedArray<DigestQuery> queries(kQueries, edge(), alignof(DigestQuery));
     for (uint32_t i = 0; i < kQueries; ++i) make_digest_query(keys.data() + i * dim, dim, queries.data() + i);

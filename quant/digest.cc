@@ -18,51 +18,73 @@ float up(double x) {
   return std::nextafter(static_cast<float>(std::max(x, -static_cast<double>(kLargest))), kLargest);
 }
 
-DigestDots dot_digest(const DigestView& digest, uint32_t dim, const DigestQuery& query) {
-  DigestDots dots;
-  for (uint32_t c = 0; c < dim; ++c) {
-    dots.mean += int32_t{query.q[c]} * digest.mean[c];
-    dots.radius += int32_t{query.magnitude[c]} * digest.radius[c];
+double squared(double x, double y) { return x * x + y * y; }
+
+// The norm of the longest pair.
+double largest_norm(const float* keys, SectionShape shape) {
+  const uint32_t pairs = shape.dim / 2;
+  double largest = 0;
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const float* row = keys + size_t{t} * shape.dim;
+    for (uint32_t p = 0; p < pairs; ++p) {
+      largest = std::max(largest, squared(static_cast<double>(row[p]), static_cast<double>(row[pairs + p])));
+    }
   }
-  return dots;
+  return std::sqrt(largest);
+}
+
+// keys: [kDigestBlockTokens][dim]. steps: of the grid, per unit of the keys.
+void make_block(const float* keys, uint32_t dim, double steps, uint8_t* block) {
+  const uint32_t pairs = dim / 2;
+  std::array<double, 256> middle{};
+  std::array<double, 128> farthest{};
+  for (uint32_t t = 0; t < kDigestBlockTokens; ++t) {
+    for (uint32_t c = 0; c < dim; ++c) middle[c] += static_cast<double>(keys[size_t{t} * dim + c]);
+  }
+  for (uint32_t c = 0; c < dim; ++c) {
+    middle[c] = std::nearbyint(middle[c] / kDigestBlockTokens * steps);
+    block[c] = static_cast<uint8_t>(static_cast<int8_t>(middle[c]));
+  }
+  for (uint32_t t = 0; t < kDigestBlockTokens; ++t) {
+    const float* row = keys + size_t{t} * dim;
+    for (uint32_t p = 0; p < pairs; ++p) {
+      const double x = static_cast<double>(row[p]) * steps - middle[p];
+      const double y = static_cast<double>(row[pairs + p]) * steps - middle[pairs + p];
+      farthest[p] = std::max(farthest[p], squared(x, y));
+    }
+  }
+  for (uint32_t p = 0; p < pairs; ++p) {
+    // At most 2 * 127, and 1 for what rounding moves the middle. The small addend stands for the rounding of
+    // the products.
+    block[dim + p] = static_cast<uint8_t>(steps == 0 ? 0 : std::ceil(std::sqrt(farthest[p]) + 1e-9));
+  }
+}
+
+DigestScore score_digest(const uint8_t* digest, SectionShape shape, const DigestQuery& query) {
+  DigestScore score{digest_unit(digest_grid(digest), query.scale)};
+  for (uint32_t b = 0; b < digest_blocks(shape); ++b) {
+    const DigestBlock block = digest_block(digest, shape.dim, b);
+    int32_t mean = 0;
+    int32_t reach = 0;
+    for (uint32_t c = 0; c < shape.dim; ++c) mean += int32_t{query.q[c]} * static_cast<int8_t>(block.mean[c]);
+    for (uint32_t p = 0; p < shape.dim / 2; ++p) reach += int32_t{query.norm[p]} * block.radius[p];
+    score.add(b, mean, reach);
+  }
+  return score;
 }
 
 }  // namespace
 
 void make_digest(const float* keys, SectionShape shape, uint8_t* digest) {
-  std::array<float, 256> low;
-  std::array<float, 256> high;
-  std::array<double, 256> sum{};
-  std::copy_n(keys, shape.dim, low.data());
-  std::copy_n(keys, shape.dim, high.data());
-  for (uint32_t t = 0; t < shape.tokens; ++t) {
-    const float* row = keys + size_t{t} * shape.dim;
-    for (uint32_t c = 0; c < shape.dim; ++c) {
-      low[c] = std::min(low[c], row[c]);
-      high[c] = std::max(high[c], row[c]);
-      sum[c] += static_cast<double>(row[c]);
-    }
-  }
-  float largest = 0;
-  for (uint32_t c = 0; c < shape.dim; ++c) largest = std::max({largest, -low[c], high[c]});
-  const float grid = largest == 0 ? 0 : up(static_cast<double>(largest) / kMeanSteps);
+  // Means are no longer than the longest pair, and no key is further from one than twice that.
+  const double largest = largest_norm(keys, shape);
+  const float grid = largest == 0 ? 0 : up(largest / kMeanSteps);
   const double steps = grid == 0 ? 0 : 1 / static_cast<double>(grid);
-  auto* mean = reinterpret_cast<int8_t*>(digest + 8);
-  uint8_t* radius = digest + 8 + shape.dim;
-  double magnitude = 0;
-  for (uint32_t c = 0; c < shape.dim; ++c) {
-    const double from = static_cast<double>(low[c]) * steps;
-    const double to = static_cast<double>(high[c]) * steps;
-    const double middle = std::nearbyint(sum[c] / shape.tokens * steps);
-    // The small addend stands for the rounding of the products.
-    const double reach = std::ceil(std::max(to - middle, middle - from) + 1e-9);
-    mean[c] = static_cast<int8_t>(middle);
-    radius[c] = static_cast<uint8_t>(largest == 0 ? 0 : reach);
-    magnitude += std::abs(middle) + radius[c];
-  }
-  const float total = up(magnitude * static_cast<double>(grid));
   std::memcpy(digest, &grid, sizeof grid);
-  std::memcpy(digest + 4, &total, sizeof total);
+  for (uint32_t b = 0; b < digest_blocks(shape); ++b) {
+    make_block(keys + size_t{b} * kDigestBlockTokens * shape.dim, shape.dim, steps,
+               digest + sizeof grid + b * digest_block_bytes(shape.dim));
+  }
 }
 
 void make_digest_query(const float* q, uint32_t dim, DigestQuery* out) {
@@ -74,28 +96,29 @@ void make_digest_query(const float* q, uint32_t dim, DigestQuery* out) {
   for (uint32_t c = 0; c < dim; ++c) {
     const double x = std::nearbyint(static_cast<double>(q[c]) * steps);
     out->q[c] = static_cast<int16_t>(x);
-    out->magnitude[c] = static_cast<int16_t>(std::abs(x));
     error = std::max(error, std::abs(static_cast<double>(q[c]) - x * static_cast<double>(out->scale)));
   }
   out->error = up(error);
+  for (uint32_t p = 0; p < dim / 2; ++p) {
+    out->norm[p] = static_cast<int16_t>(std::ceil(std::sqrt(squared(out->q[p], out->q[dim / 2 + p]))));
+  }
 }
 
-float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query) {
-  const DigestView view = view_digest(digest, dim);
-  const DigestDots dots = dot_digest(view, dim, query);
-  const double unit = static_cast<double>(view.grid) * static_cast<double>(query.scale);
-  const double dot = static_cast<double>(dots.mean) + static_cast<double>(dots.radius);
-  return up(unit * dot + static_cast<double>(query.error) * static_cast<double>(view.magnitude));
+float score_bound(const uint8_t* digest, SectionShape shape, const DigestQuery& query) {
+  const auto grid = static_cast<double>(digest_grid(digest));
+  const double dot = score_digest(digest, shape, query).peak;
+  // What the query's rounding may hide: no channel of a key is above 127 steps.
+  const double hidden = kMeanSteps * shape.dim * static_cast<double>(query.error);
+  return up(grid * (static_cast<double>(query.scale) * dot + hidden));
 }
 
 void score_digests(std::span<const uint8_t* const> digests, SectionShape shape,
                    std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak) {
-  const float tokens = digest_tokens(shape);
   for (size_t p = 0; p < digests.size(); ++p) {
-    const DigestView view = view_digest(digests[p], shape.dim);
     for (size_t i = 0; i < queries.size(); ++i) {
-      const DigestDots dots = dot_digest(view, shape.dim, queries[i]);
-      estimate(view, queries[i], dots, tokens, mass + i * stride + p, peak + i * stride + p);
+      const DigestScore score = score_digest(digests[p], shape, queries[i]);
+      mass[i * stride + p] = score.mass + kDigestBlockMass;
+      peak[i * stride + p] = score.unit * static_cast<float>(score.peak);
     }
   }
 }

@@ -1,15 +1,16 @@
 // Digests: what is kept in memory of one section's keys, so that the scores of queries can be bounded and its
 // share of their attention estimated without reading it.
 //
-// A digest holds every channel's mean and its largest distance from it, on one grid: each key lies within
-// mean +- radius, so no score exceeds q . mean + |q| . radius (Quest, arXiv 2406.10774, bounds by min and
-// max). Two things are told from it. How much of a query's attention the section holds: the mean's score, and
-// .3 of the way from there to the bound for the spread; that ranks pages as well as means and variances do,
-// while the bound alone grows with channels that the query hardly uses. And how high a single key may score:
-// the bound, without which a key that stands alone among 64 is overlooked. Eight bits per number: bf16 would
-// double the bytes and the time to read them. The bytes are the library's own business and never leave
-// memory. Arithmetic is exact, or rounded upwards where the bound depends on it, and the same on every
-// machine. Thread safety: pure functions.
+// A digest is of blocks of 16 tokens. Of each it holds, for every pair of channels c and c + dim / 2, a disc
+// that all its keys lie in: the mean and the largest distance from it, on one grid. So no score exceeds
+// q . mean + sum |q_pair| radius of the pair (Quest, arXiv 2406.10774, bounds by the min and max of every
+// channel: boxes, which need a third more bytes and choose no better). Two things are told from it. How much
+// of a query's attention the section holds: the mean's score and 5/16 of the way from there to the bound for
+// the spread, added up over the blocks. And how high a single key may score: the bound, without which a key
+// that stands alone is overlooked. Blocks, because a bound over 64 tokens is far above the scores of most of
+// them. Eight bits per number: bf16 would double the bytes and the time to read them. The bytes are the
+// library's own business and never leave memory. Sums are of integers, so they are the same on every machine;
+// what the bound depends on is rounded upwards. Thread safety: pure functions.
 #pragma once
 
 #include <algorithm>
@@ -18,14 +19,24 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <span>
 
 #include "quant/codec.h"
 
 namespace quire {
 
-// f32 grid and f32 sum of the channels' largest magnitudes, then i8 mean and u8 radius of every channel.
-constexpr size_t digest_bytes(SectionShape shape) { return 8 + size_t{2} * shape.dim; }
+inline constexpr uint32_t kDigestBlockTokens = 16;
+
+constexpr uint32_t digest_blocks(SectionShape shape) { return shape.tokens / kDigestBlockTokens; }
+
+// i8 mean of every channel, u8 radius of every pair.
+constexpr size_t digest_block_bytes(uint32_t dim) { return size_t{3} * dim / 2; }
+
+// f32 grid, then the blocks.
+constexpr size_t digest_bytes(SectionShape shape) {
+  return sizeof(float) + digest_blocks(shape) * digest_block_bytes(shape.dim);
+}
 
 // keys: [shape.tokens][shape.dim] f32, finite, in the space in which queries meet them. digest:
 // digest_bytes(shape) bytes.
@@ -36,57 +47,63 @@ struct DigestQuery {
   float scale;
   float error;  // no channel is further from q * scale than this
   std::array<int16_t, 256> q;
-  std::array<int16_t, 256> magnitude;
+  std::array<int16_t, 128> norm;  // of every pair of q, rounded up
 };
 
 // q: [dim], finite, times softmax_scale * log2(e).
 void make_digest_query(const float* q, uint32_t dim, DigestQuery* out);
 
 // Never below the score of any key of the section, in log2 units.
-float score_bound(const uint8_t* digest, uint32_t dim, const DigestQuery& query);
+float score_bound(const uint8_t* digest, SectionShape shape, const DigestQuery& query);
 
-// For every query i and digest p, finite: at mass[i * stride + p] log2 of the estimated sum of exp2(score)
-// over the section, at peak[i * stride + p] about the bound (score_bound is rounded with care). Plain code:
+// For every query i and digest p, finite: at mass[i * stride + p] about log2 of the sum of exp2(score) over
+// the section, at peak[i * stride + p] about the bound (score_bound is rounded with care). Plain code:
 // Kernels::score_digests is for use.
 void score_digests(std::span<const uint8_t* const> digests, SectionShape shape,
                    std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak);
 
 // The parts of it, for the tables of instruction sets.
-struct DigestView {
+struct DigestBlock {
+  const uint8_t* mean;    // i8 [dim]
+  const uint8_t* radius;  // [dim / 2]
+};
+
+inline float digest_grid(const uint8_t* digest) {
   float grid;
-  float magnitude;  // sum over the channels of |mean| + radius, in units of the keys, rounded up
-  const int8_t* mean;
-  const uint8_t* radius;
-};
-
-// How far towards the bound the estimate of a page's mass goes: measured, see above.
-inline constexpr float kDigestReach = 0.3F;
-inline constexpr float kDigestLimit = 1e30F;  // of either estimate
-
-struct DigestDots {
-  int32_t mean = 0;    // q . mean
-  int32_t radius = 0;  // |q| . radius
-};
-
-inline DigestView view_digest(const uint8_t* digest, uint32_t dim) {
-  DigestView view{};
-  std::memcpy(&view.grid, digest, sizeof view.grid);
-  std::memcpy(&view.magnitude, digest + 4, sizeof view.magnitude);
-  view.mean = reinterpret_cast<const int8_t*>(digest + 8);
-  view.radius = digest + 8 + dim;
-  return view;
+  std::memcpy(&grid, digest, sizeof grid);
+  return grid;
 }
 
-// What a section's tokens add to the mean's mass.
-inline float digest_tokens(SectionShape shape) { return std::log2(static_cast<float>(shape.tokens)); }
-
-inline void estimate(const DigestView& digest, const DigestQuery& query, const DigestDots& dots, float tokens,
-                     float* mass, float* peak) {
-  const float unit = digest.grid * query.scale;
-  const float mean = unit * static_cast<float>(dots.mean);
-  const float reach = unit * static_cast<float>(dots.radius);
-  *mass = std::clamp(mean + kDigestReach * reach + tokens, -kDigestLimit, kDigestLimit);
-  *peak = std::clamp(mean + reach, -kDigestLimit, kDigestLimit);
+constexpr DigestBlock digest_block(const uint8_t* digest, uint32_t dim, uint32_t block) {
+  const uint8_t* at = digest + sizeof(float) + block * digest_block_bytes(dim);
+  return {at, at + dim};
 }
+
+// How far towards the bound the estimate of a block's mass goes, 5/16: measured, see above. reach >= 0.
+constexpr int32_t digest_spread(int32_t reach) { return (reach >> 2) + (reach >> 4); }
+inline constexpr float kDigestBlockMass = 4;  // log2 of a block's tokens
+inline constexpr float kDigestUnit = 1e28F;   // at most: what is estimated in such units stays finite
+
+// About log2(exp2(a) + exp2(b)), .11 below it at the most, of operations that round alike everywhere.
+inline float add_mass(float a, float b) {
+  const float near = std::max(0.0F, 1 - 0.25F * std::abs(a - b));
+  return std::max(a, b) + near * near;
+}
+
+// Of a digest's blocks, one after the other.
+struct DigestScore {
+  float unit;  // of the sums: the digest's grid times the query's scale
+  float mass = 0;
+  int32_t peak = 0;
+
+  // mean: q . mean; reach: sum of |q_pair| radius. Sums over 256 channels stay below 2^31.
+  void add(uint32_t block, int32_t mean, int32_t reach) {
+    const float here = unit * static_cast<float>(mean + digest_spread(reach));
+    mass = block == 0 ? here : add_mass(mass, here);
+    peak = block == 0 ? mean + reach : std::max(peak, mean + reach);
+  }
+};
+
+inline float digest_unit(float grid, float scale) { return std::min(grid * scale, kDigestUnit); }
 
 }  // namespace quire

@@ -249,7 +249,7 @@ TEST(SelectiveAttention, DigestsAreChargedToTheBudget) {
     bytes[digests ? 1 : 0] = engine->host_budget().used(Use::kTables);
   }
   const uint64_t pages = 2 * (kPrompt / 32);
-  const uint64_t want = pages * 2 * (8 + 2 * 64);  // kv heads, bytes of one
+  const uint64_t want = pages * 2 * (4 + 2 * (64 + 32));  // kv heads, bytes of one
   EXPECT_GE(bytes[1] - bytes[0], want - (32 << 10));
   EXPECT_LE(bytes[1] - bytes[0], want + want / 4 + (32 << 10));
 }

@@ -71,7 +71,7 @@ uint64_t check_bound(const Case& c) {
     const float* row = c.queries.data() + q * c.shape.dim;
     DigestQuery query;
     make_digest_query(row, c.shape.dim, &query);
-    const auto bound = static_cast<double>(score_bound(digest.data(), c.shape.dim, query));
+    const auto bound = static_cast<double>(score_bound(digest.data(), c.shape, query));
     for (uint32_t t = 0; t < c.shape.tokens; ++t, ++checked) {
       const double score = dot(row, c.keys.data() + size_t{t} * c.shape.dim, c.shape.dim);
       EXPECT_GE(bound, score) << "query " << q << " token " << t << " dim " << c.shape.dim;
@@ -120,41 +120,89 @@ TEST(Digest, BoundIsTightForEqualKeys) {
   DigestQuery query;
   make_digest_query(row.data(), shape.dim, &query);
   const double score = dot(row.data(), row.data(), shape.dim);
-  EXPECT_LT(static_cast<double>(score_bound(digest.data(), shape.dim, query)), 1.05 * score);
+  EXPECT_LT(static_cast<double>(score_bound(digest.data(), shape, query)), 1.05 * score);
 }
 
-TEST(Digest, EstimateIsTheMeanAndAPartOfTheSpread) {
-  for (uint32_t seed = 0; seed < 40; ++seed) {
+// Of one block's 16 keys: q . mean, and the largest distances of the pairs from it times the query's.
+struct BlockTruth {
+  double mean = 0;
+  double reach = 0;
+};
+
+BlockTruth block_truth(const float* keys, const float* q, uint32_t dim) {
+  BlockTruth out;
+  const uint32_t pairs = dim / 2;
+  for (uint32_t p = 0; p < pairs; ++p) {
+    double x = 0;
+    double y = 0;
+    for (uint32_t t = 0; t < 16; ++t) {
+      x += static_cast<double>(keys[t * dim + p]) / 16;
+      y += static_cast<double>(keys[t * dim + pairs + p]) / 16;
+    }
+    double radius = 0;
+    for (uint32_t t = 0; t < 16; ++t) {
+      radius = std::max(radius, std::hypot(static_cast<double>(keys[t * dim + p]) - x,
+                                           static_cast<double>(keys[t * dim + pairs + p]) - y));
+    }
+    const auto q_x = static_cast<double>(q[p]);
+    const auto q_y = static_cast<double>(q[pairs + p]);
+    out.mean += q_x * x + q_y * y;
+    out.reach += std::hypot(q_x, q_y) * radius;
+  }
+  return out;
+}
+
+TEST(Digest, EstimatesAddUpBlocksAndTakeTheHighestBound) {
+  for (uint32_t seed = 0; seed < 60; ++seed) {
     std::mt19937 random(seed);
-    const SectionShape shape{64, 128};
-    const Case c{shape, normal_rows(random, size_t{64} * 128, 2), normal_rows(random, 128, 0.1F)};
-    double want = std::log2(64.0);
-    for (uint32_t i = 0; i < shape.dim; ++i) {
-      double low = INFINITY;
-      double high = -INFINITY;
-      double sum = 0;
-      for (uint32_t t = 0; t < shape.tokens; ++t) {
-        const auto x = static_cast<double>(c.keys[size_t{t} * shape.dim + i]);
-        low = std::min(low, x);
-        high = std::max(high, x);
-        sum += x;
-      }
-      const double mean = sum / shape.tokens;
-      const auto q = static_cast<double>(c.queries[i]);
-      want += q * mean + 0.3 * std::abs(q) * std::max(high - mean, mean - low);
+    const SectionShape shape{32U << seed % 3, 128};
+    Case c{shape, normal_rows(random, size_t{shape.tokens} * 128, 2), normal_rows(random, 128, 0.1F)};
+    // A key that stands alone, somewhere.
+    float* key = c.keys.data() + random() % shape.tokens * shape.dim;
+    for (uint32_t i = 0; i < shape.dim; ++i) key[i] += 20 * c.queries[i];
+    double mass = 0;
+    double peak = -INFINITY;
+    for (uint32_t t = 0; t < shape.tokens; t += 16) {
+      const BlockTruth block =
+          block_truth(c.keys.data() + size_t{t} * shape.dim, c.queries.data(), shape.dim);
+      mass += std::exp2(block.mean + 0.3125 * block.reach + std::log2(16.0));
+      peak = std::max(peak, block.mean + block.reach);
     }
     std::vector<uint8_t> digest(digest_bytes(shape));
     make_digest(c.keys.data(), shape, digest.data());
     DigestQuery query;
     make_digest_query(c.queries.data(), shape.dim, &query);
-    float got = 0;
-    float peak = 0;
+    float got_mass = 0;
+    float got_peak = 0;
     const uint8_t* const at = digest.data();
-    score_digests({&at, 1}, shape, {&query, 1}, 1, &got, &peak);
-    const float bound = score_bound(digest.data(), shape.dim, query);
-    EXPECT_NEAR(peak, bound, 0.01F * std::abs(bound));
-    // A step of the grid is a 127th of the largest key; rounding the radius upwards adds half of one.
-    EXPECT_NEAR(static_cast<double>(got), want, 0.3);
+    score_digests({&at, 1}, shape, {&query, 1}, 1, &got_mass, &got_peak);
+    const float bound = score_bound(digest.data(), shape, query);
+    EXPECT_NEAR(got_peak, bound, 0.001F * std::abs(bound));
+    // A step of the grid is a 127th of the longest pair; rounding a radius upwards adds one at most.
+    // A sum of two may be .11 too small.
+    EXPECT_NEAR(static_cast<double>(got_mass), std::log2(mass), 0.3 + 0.11 * (shape.tokens / 16 - 1));
+    EXPECT_NEAR(static_cast<double>(got_peak), peak, 0.6);
+  }
+}
+
+TEST(Digest, EstimatesAreFinite) {
+  const SectionShape shape{32, 64};
+  for (const float key : {0.0F, 3e38F, -3e38F}) {
+    for (const float q : {0.0F, 3e38F, -3e38F}) {
+      std::vector<float> keys(size_t{shape.tokens} * shape.dim, key);
+      for (size_t i = 0; i < keys.size(); i += 2) keys[i] = -key;  // sums of 0
+      const std::vector<float> queries(shape.dim, q);
+      std::vector<uint8_t> digest(digest_bytes(shape));
+      make_digest(keys.data(), shape, digest.data());
+      DigestQuery query;
+      make_digest_query(queries.data(), shape.dim, &query);
+      float mass = 0;
+      float peak = 0;
+      const uint8_t* const at = digest.data();
+      score_digests({&at, 1}, shape, {&query, 1}, 1, &mass, &peak);
+      EXPECT_TRUE(std::isfinite(mass)) << key << " " << q;
+      EXPECT_TRUE(std::isfinite(peak)) << key << " " << q;
+    }
   }
 }
 

@@ -99,6 +99,10 @@ MUTANTS = [
     ("rests of the other quad", "trellis_operands.cuh", "own << 4 & 0x30303030U", "own << 2 & 0x30303030U"),
     ("a trellis without all of its history", "trellis_operands.cuh", "(before >> 6 & 0x03030303U)", "(before >> 6 & 0x01010101U)"),
     ("levels of the even quad twice", "trellis_operands.cuh", "level(at.odd, 2 * r) * table.up", "level(at.even, 2 * r) * table.up"),
+    ("the bound of the last block", "digests.cu", "max(peak, mean + reach)", "mean + reach"),
+    ("the mass of the last block", "digests.cu", "add_mass(mass, here)", "here"),
+    ("norms of queries without their second channel", "digests.cu", "squared(x, y)", "squared(x, 0.0)"),
+    ("discs around the first key", "digest_fold.cuh", "fmax(farthest, squared(first(t) * steps - x", "fmax(farthest, squared(first(0) * steps - x"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.

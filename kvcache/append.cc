@@ -59,6 +59,36 @@ Status cut_pieces(const CacheContext& context, const StepEntry& entry, uint32_t 
   return {};
 }
 
+// While it lives, the frames that one layer leaves serve the next.
+class FrameReuse {
+ public:
+  explicit FrameReuse(Residency& residency) : residency_(residency) {
+    ResidencyLock lock = residency_.lock();
+    residency_.keep_freed_frames(lock);
+  }
+  ~FrameReuse() {
+    ResidencyLock lock = residency_.lock();
+    residency_.drop_freed_frames(lock);
+  }
+  FrameReuse(const FrameReuse&) = delete;
+  FrameReuse& operator=(const FrameReuse&) = delete;
+
+ private:
+  Residency& residency_;
+};
+
+// The pieces of all entries; their frames are taken once those of the layer before are given back.
+Status open_layer(const CacheContext& context, Step* step, uint32_t layer, std::vector<Piece>* pieces) {
+  const FrameReuse reuse(context.residency);
+  close_layer(context, step);
+  step->open_layer = layer;
+  Status status;
+  for (const StepEntry& entry : step->entries) {
+    if (status.ok()) status = cut_pieces(context, entry, layer, pieces);
+  }
+  return status;
+}
+
 // Rows of a piece to `out`, in the codec's space. False when a value is not finite.
 bool fill_rows(const Kernels& kernels, const TensorView& rows, const Piece& piece, uint32_t head,
                uint32_t dim, CodecId codec, const float* balance, float* out) {
@@ -131,13 +161,8 @@ void undo(const CacheContext& context, const Step& step, uint32_t layer) {
 
 Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const TensorView& keys,
                      const TensorView& values) {
-  close_layer(context, step);
-  step->open_layer = layer;
   std::vector<Piece> pieces;
-  Status status;
-  for (const StepEntry& entry : step->entries) {
-    if (status.ok()) status = cut_pieces(context, entry, layer, &pieces);
-  }
+  Status status = open_layer(context, step, layer, &pieces);
   if (status.ok()) status = fill_frames(context, layer, pieces, keys, values);
   if (status.ok()) status = seal_pages(context, full_pages(context, layer, pieces));
   if (!status.ok()) {

@@ -79,7 +79,7 @@ void SlotPool::free(uint8_t* slot, uint32_t bytes) {
   if (chunk.in_use == chunk.slots) chunk.place_in_open = open.insert(open.begin(), first_byte);
   --chunk.in_use;
   bytes_in_use_ -= bytes;
-  if (chunk.in_use == 0) {
+  if (chunk.in_use == 0 && !keeps_empty_) {
     drop_chunk(found, open);
     return;
   }
@@ -90,6 +90,16 @@ void SlotPool::free(uint8_t* slot, uint32_t bytes) {
   }
   store_next_free(slot, chunk.first_free);
   chunk.first_free = number;
+}
+
+void SlotPool::drop_empty_chunks() {
+  keeps_empty_ = false;
+  for (auto& [bytes, open] : open_chunks_) {
+    for (auto next = open.begin(); next != open.end();) {
+      const auto chunk = chunks_.find(*next++);
+      if (chunk->second.in_use == 0) drop_chunk(chunk, open);
+    }
+  }
 }
 
 bool SlotPool::would_fit(uint32_t bytes) const {

@@ -2,8 +2,8 @@
 //
 // Slots of one size (a size class) are cut from chunks, regions of equal slots that come straight from the
 // operating system and are charged to the budget in whole pages of it. A chunk goes back as soon as its last
-// slot is freed. Slots are handed out from the chunk that most recently stopped being full, so that the
-// emptier ones drain.
+// slot is freed, unless empty chunks are kept. Slots are handed out from the chunk that most recently stopped
+// being full, so that the emptier ones drain.
 //
 // Invariants: a slot is 64-byte aligned and a multiple of 64 bytes; bytes_in_use() <= bytes_reserved() = what
 // the budget holds for this pool; no allocation fails that would fit: when the budget is short, less than two
@@ -50,6 +50,11 @@ class SlotPool {
   // slot: from allocate(bytes) with the same size, once.
   void free(uint8_t* slot, uint32_t bytes);
 
+  // Between these two, chunks that become empty stay, charged, for what is allocated next: to give memory to
+  // the operating system and take it again costs more than to fill it.
+  void keep_empty_chunks() { keeps_empty_ = true; }
+  void drop_empty_chunks();
+
   // Whether allocate(bytes) would succeed if nobody else touched the budget.
   bool would_fit(uint32_t bytes) const;
 
@@ -80,6 +85,7 @@ class SlotPool {
   SlotMemory* const memory_;
   const Use use_;
   const size_t chunk_hint_;
+  bool keeps_empty_ = false;
   uint64_t bytes_in_use_ = 0;
   uint64_t bytes_reserved_ = 0;
   Chunks chunks_;

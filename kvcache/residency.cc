@@ -250,6 +250,9 @@ void Residency::free_frame(ResidencyLock&, float* frame, uint32_t bytes) {
   frames_.free(reinterpret_cast<uint8_t*>(frame), bytes);
 }
 
+void Residency::keep_freed_frames(ResidencyLock&) { frames_.keep_empty_chunks(); }
+void Residency::drop_freed_frames(ResidencyLock&) { frames_.drop_empty_chunks(); }
+
 // ---- sealing ----
 
 Status Residency::reserve(ResidencyLock& lock, PageTable* table, size_t end, size_t count) {

@@ -109,6 +109,9 @@ class Residency {
   // ---- frames: unfolded pages, in host memory ----
   Result<float*> new_frame(ResidencyLock& lock, uint32_t bytes);
   void free_frame(ResidencyLock& lock, float* frame, uint32_t bytes);
+  // Between these two, frames that are freed stay here, charged, for those that are taken next.
+  void keep_freed_frames(ResidencyLock& lock);
+  void drop_freed_frames(ResidencyLock& lock);
 
   // ---- pins and places ----
   void pin(ResidencyLock&, Page* page) { ++page->pins; }

@@ -59,6 +59,27 @@ TEST(SlotPool, GivesAnEmptyChunkBackAtOnce) {
   EXPECT_EQ(pool.bytes_reserved(), 0U);
 }
 
+TEST(SlotPool, KeepsEmptyChunksUntilItIsToldToDropThem) {
+  Budget budget(1 << 20);
+  SlotPool pool(budget, Use::kPages, 640);
+  uint8_t* const first = pool.allocate(640);
+  uint8_t* const second = pool.allocate(640);
+  ASSERT_NE(first, nullptr);
+  ASSERT_NE(second, nullptr);
+  const uint64_t used = budget.used();
+  pool.keep_empty_chunks();
+  pool.free(first, 640);
+  pool.free(second, 640);
+  EXPECT_EQ(budget.used(), used);
+  EXPECT_EQ(pool.bytes_in_use(), 0U);
+  uint8_t* const again = pool.allocate(640);
+  EXPECT_TRUE(again == first || again == second);
+  EXPECT_EQ(budget.used(), used);
+  pool.drop_empty_chunks();
+  pool.free(again, 640);
+  EXPECT_EQ(budget.used(), 0U);
+}
+
 TEST(SlotPool, ReleasesEverythingWhenItGoesAway) {
   Budget budget(1 << 20);
   {

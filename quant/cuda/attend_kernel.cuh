@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(kAttendWarps* kWarpLanes, 1)
   __syncthreads();
 
   const uint32_t begin = blockIdx.x * args.run_sections;
-  const uint32_t end = min(begin + args.run_sections, args.section_count);
+  const uint32_t end = min(begin + args.run_sections, sections_of(args, head));
   const SectionRef* sections = args.sections + size_t{head} * args.section_stride;
   const uint32_t warp_rows = kPrefill ? warp * kRows : 0;  // the warp's first row within the block's
   const WarpContext w{args, q + size_t{warp_rows} * kDim, kRows - 1, this_lane()};

@@ -136,9 +136,9 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
     attend_prefill_kernel(const __grid_constant__ AttendArgs args, const __grid_constant__ SectionSpan span) {
   static_assert(kWarpRows == kWarpLanes);
   constexpr uint32_t kDim = kBlocks * 32;
-  const uint32_t count = sections_here(args, span, blockIdx.x);
-  if (count == 0) return;  // the whole block, whose run an earlier launch has ended
   const uint32_t head = blockIdx.y;
+  const uint32_t count = sections_here(args, span, head, blockIdx.x);
+  if (count == 0 && span.first > 0) return;  // the whole block, whose run an earlier launch has ended
   const uint32_t first_row = blockIdx.z * kRows + threadIdx.x / kWarpLanes * kWarpRows;
   const Lane at = this_lane();
 

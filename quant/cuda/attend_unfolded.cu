@@ -22,10 +22,6 @@ struct Space {
 constexpr uint32_t warps_of(int blocks) { return blocks <= 4 ? 4 : 2; }
 constexpr size_t unfolded_floats(int blocks) { return size_t{32} * static_cast<size_t>(blocks) * kKeyStride; }
 
-__device__ __forceinline__ float sink_value(const uint8_t* sinks, uint32_t dim, uint32_t token, uint32_t c) {
-  return bf16_bits_to_float(load_as<uint16_t>(sinks + size_t{2} * (size_t{token} * dim + c)));
-}
-
 // ---- keys: a lane has a token, whose channels stand below each other ----
 
 // key: [dim] kKeyStride apart. H and then 1 / balance: out of the codec's space.
@@ -166,7 +162,7 @@ __global__ void __launch_bounds__(warps_of(kBlocks) * kWarpLanes, 1)
 
   const bool turns = args.rotation.rotary_dim > 0;
   const uint32_t begin = blockIdx.x * args.run_sections;
-  const uint32_t end = min(begin + args.run_sections, args.section_count);
+  const uint32_t end = min(begin + args.run_sections, sections_of(args, head));
   const WarpContext w{args, turns ? space.q : q, kRows - 1, this_lane()};
   RowState<kBlocks> rows[1];
   clear_rows(rows);

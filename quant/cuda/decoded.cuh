@@ -137,6 +137,11 @@ __device__ __forceinline__ float trellis_value(const FoldedSide& s, uint32_t tok
                     trellis_token_scale(s.param, s.meta[token]), trellis_mean_step(s.param));
 }
 
+// Tokens that stand unfolded: sinks [tokens][dim] in bf16.
+__device__ __forceinline__ float sink_value(const uint8_t* sinks, uint32_t dim, uint32_t token, uint32_t c) {
+  return bf16_bits_to_float(load_as<uint16_t>(sinks + size_t{2} * (size_t{token} * dim + c)));
+}
+
 __device__ __forceinline__ float decoded(const FoldedSide& s, uint32_t token, uint32_t channel) {
   switch (s.codec.family) {
     case CodecFamily::kFloat: {

@@ -102,7 +102,7 @@ struct SelectArgs {
 };
 [[nodiscard]] cudaError_t select_pages(const SelectArgs& args, cudaStream_t stream);
 
-// keys, values: [sections][tokens][dim] f32, exactly as FORMATS.md decodes them; junk for sinks. May be
+// keys, values: [sections][tokens][dim] f32, exactly as FORMATS.md decodes them; sinks as they stand. May be
 // nullptr, else aligned to 16 bytes.
 struct DecodeArgs {
   SectionFormat format;
@@ -130,7 +130,7 @@ struct AttendArgs {
   SectionFormat format;        // sink_tokens: of the first section
   const SectionRef* sections;  // [kv_heads][section_stride]
   uint32_t section_stride;
-  uint32_t section_count;
+  uint32_t section_count;  // of a head, or of the head that has most
   uint32_t run_sections;
   uint32_t kv_heads;
   const float* q;              // [kv_heads][rows][dim], in the keys' space, times softmax_scale * log2(e)
@@ -144,7 +144,13 @@ struct AttendArgs {
   // prefill_scratch_bytes or more, aligned to 16 bytes. With less it takes a slower kernel.
   uint8_t* scratch = nullptr;
   size_t scratch_bytes = 0;
+  // [kv_heads] where heads have sections of their own choice: how many; or nullptr. With sinks all have the
+  // first.
+  const uint32_t* head_sections = nullptr;
 };
+constexpr uint32_t sections_of(const AttendArgs& args, uint32_t head) {
+  return args.head_sections == nullptr ? args.section_count : args.head_sections[head];
+}
 constexpr uint32_t run_count(const AttendArgs& args) {
   return (args.section_count + args.run_sections - 1) / args.run_sections;
 }

@@ -49,11 +49,12 @@ struct SectionSpan {
   uint32_t count;   // at most, of each run
   uint32_t groups;  // of each run
 };
-// How many of the span's sections there are in a run.
+// How many of the span's sections there are in a run of a head.
 __device__ __forceinline__ uint32_t sections_here(const AttendArgs& args, const SectionSpan& span,
-                                                  uint32_t run) {
+                                                  uint32_t head, uint32_t run) {
   const uint32_t begin = run * args.run_sections;
-  const uint32_t of_run = min(args.run_sections, args.section_count - begin);
+  const uint32_t all = sections_of(args, head);
+  const uint32_t of_run = all > begin ? min(args.run_sections, all - begin) : 0;
   return of_run > span.first ? min(of_run - span.first, span.count) : 0;
 }
 template <int kBlocks>

@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kUnpackThreads)
     const Side side = threadIdx.x < kDecodeLevels ? Side::kKey : Side::kValue;
     levels[threadIdx.x] = table_level(args.format, side, threadIdx.x % kDecodeLevels);
   }
-  const uint32_t of_span = sections_here(args, span, run);
+  const uint32_t of_span = sections_here(args, span, head, run);
   const uint32_t first = group * kMeansAtOnce;
   const uint32_t count = of_span > first ? min(of_span - first, kMeansAtOnce) : 0;
   const SectionRef* sections =

@@ -194,7 +194,7 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
   const int8_t* tables = fill_tables<Form>(shared);
 
   const uint32_t begin = blockIdx.x * args.run_sections;
-  const uint32_t end = min(begin + args.run_sections, args.section_count);
+  const uint32_t end = min(begin + args.run_sections, sections_of(args, head));
   const SectionRef* sections = args.sections + size_t{head} * args.section_stride;
   SectionStream<Form> stream(sections, begin + warp, end,
                              all_slots + size_t{warp} * Form::kSlots * Form::kSlotBytes);

@@ -232,6 +232,37 @@ TEST_F(CudaAttend, PrefillTilesGiveTheSameBitsUnderEverySchedule) {
   for_all_schedules([&] { EXPECT_EQ(world.run().out, expected.out); });
 }
 
+// Heads that have chosen sections of their own see as many as they have: also none of a run, and none at all.
+TEST_F(CudaAttend, HeadsSeeSectionsOfTheirOwnChoice) {
+  struct Kernel {
+    PageKind kind;
+    uint32_t rows;
+    Path path;
+    uint32_t rotary_dim;
+  };
+  for (const Kernel& kernel :
+       {Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}), 5, Path::kDecode, 0},    // staged
+        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}), 5, Path::kDecode, 0},    // over any codes
+        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}), 20, Path::kPrefill, 0},  //
+        Kernel{kind_of(CodecId::kInt4, CodecId::kInt8, {32, 64}), 5, Path::kDecode, 64},   // unfolded
+        Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}), 40, Path::kPrefill, 0}}) {  // tiles
+    for (const uint32_t scratch : {1U, 64U}) {
+      if (scratch == 1 && kernel.path == Path::kDecode) continue;
+      SCOPED_TRACE(std::to_string(kernel.rows) + " rows, scratch for " + std::to_string(scratch));
+      World({.kind = kernel.kind,
+             .heads = 4,
+             .sections = 13,
+             .run_sections = 9,
+             .scratch_sections = scratch,
+             .rows = kernel.rows,
+             .path = kernel.path,
+             .rotary_dim = kernel.rotary_dim,
+             .head_sections = {13, 2, 9, 0}})
+          .expect_truth();
+    }
+  }
+}
+
 std::vector<std::pair<CodecId, CodecId>> staged_pairs() {
   if (kSlice) return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kInt4, CodecId::kInt4}};
   return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kRot3, CodecId::kRot3},

@@ -38,6 +38,7 @@ struct Case {
   Path path = Path::kDecode;
   uint32_t rotary_dim = 0;  // above 0: keys are in pre_rope space
   uint64_t seed = 1;
+  std::vector<uint32_t> head_sections{};  // [heads] or empty: each sees the first so many
 };
 
 struct Output {
@@ -73,6 +74,8 @@ class World {
     const DeviceSections device(sections_);
     const DeviceArray<float> q(q_);
     const DeviceArray<int32_t> first(case_.first.empty() ? std::vector<int32_t>(1) : case_.first);
+    const DeviceArray<uint32_t> head_sections(case_.head_sections.empty() ? std::vector<uint32_t>(1)
+                                                                          : case_.head_sections);
     AttendArgs args{};
     args.format = section_format(case_.kind);
     args.sections = device.refs();
@@ -82,6 +85,7 @@ class World {
     args.q = q.data();
     args.rows = case_.rows;
     args.first_token = case_.first.empty() ? nullptr : first.data();
+    args.head_sections = case_.head_sections.empty() ? nullptr : head_sections.data();
     const Angles token = angles(shape.tokens, 1, true);
     const Angles base = angles(case_.sections, kBaseStep, false);
     const DeviceArray<float> token_cos(token.cosines);
@@ -124,7 +128,8 @@ class World {
         const std::vector<double> query(q_.begin() + static_cast<ptrdiff_t>(row * dim),
                                         q_.begin() + static_cast<ptrdiff_t>((row + 1) * dim));
         const size_t begin = case_.first.empty() ? 0 : static_cast<size_t>(std::max(case_.first[r], 0));
-        const size_t end = size_t{case_.sections} * case_.kind.shape.tokens;
+        const uint32_t sections = case_.head_sections.empty() ? case_.sections : case_.head_sections[head];
+        const size_t end = size_t{sections} * case_.kind.shape.tokens;
         const quire::test::Truth truth = quire::test::attend_f64(query, tokens_[head], begin, end);
         ASSERT_LE(quire::test::relative_error(output.out.data() + row * dim, truth.output), bound)
             << "head " << head << ", row " << r << " of " << case_.rows;

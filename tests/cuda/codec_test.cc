@@ -130,6 +130,34 @@ TEST_P(CudaCodec, DecodesTheReferencesValues) {
   }
 }
 
+TEST_P(CudaCodec, DecodesSinksAsTheyStand) {
+  constexpr SectionShape kShape{32, 64};
+  constexpr uint32_t kSinks = 3;
+  const size_t n = size_t{kShape.tokens} * kShape.dim;
+  const std::vector<float> keys = quire::test::normal_values(n, 80);
+  const std::vector<float> values = quire::test::normal_values(n, 81);
+  const PageKind kind = kind_of(codec(), codec(), kShape, kSinks);
+  std::vector<EncodedSection> sections;
+  sections.emplace_back(*find_kernels(Isa::kScalar), kind, keys.data(), values.data());
+  const DeviceSections device(sections);
+  const DeviceArray<float> got_keys(n);
+  const DeviceArray<float> got_values(n);
+  expect_ran(
+      decode_sections({section_format(kind), device.refs(), got_keys.data(), got_values.data(), 1}, nullptr));
+  const SectionLayout& layout = sections[0].layout;
+  std::vector<float> expected(kSinks * kShape.dim);
+  for (const bool key : {true, false}) {
+    const uint8_t* sinks = sections[0].bytes.data() + (key ? layout.sink_keys : layout.sink_values);
+    for (size_t i = 0; i < expected.size(); ++i) {
+      uint32_t bits = 0;
+      std::memcpy(reinterpret_cast<uint8_t*>(&bits) + 2, sinks + 2 * i, 2);  // the upper half of an f32
+      std::memcpy(&expected[i], &bits, sizeof bits);
+    }
+    const std::vector<float> got = (key ? got_keys : got_values).host();
+    ASSERT_EQ(std::memcmp(got.data(), expected.data(), expected.size() * sizeof(float)), 0);
+  }
+}
+
 std::string codec_name(const testing::TestParamInfo<CodecId>& tested) {
   return std::string(find_codec(tested.param)->name);
 }

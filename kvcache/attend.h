@@ -40,21 +40,14 @@ inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
 // A device is given so many pages before anybody waits for it.
 inline constexpr uint32_t kSpacePages = 8 * kWavePages;
 
-// A tile of each kv head, plan tiles first + head * stride, and where its rows stand on the device: row +
+// A tile of each kv head, plan tiles first + head * stride, and where its states stand on the device: row +
 // head * head_rows.
 struct DeviceTile {
   size_t first;
   size_t stride;
   uint32_t row;
   uint32_t head_rows;
-};
-
-// The launches [first_tile, end) of one entry, over `pages` pages of each head's list from first_ref on.
-struct DeviceCall {
-  uint32_t first_ref;
-  uint32_t pages;
-  size_t first_tile;
-  size_t end;
+  bool left_out;  // of the pages that were not chosen
 };
 
 // Waves that a device has been given and nobody has waited for. Their pages stay held.
@@ -68,12 +61,20 @@ struct DeviceBatch {
   std::vector<DeviceTile> tiles;  // by group; rows are those of the states
   std::vector<size_t> groups;     // their ends, in tiles; in one no tile stands twice
 
-  void restart(Nanoseconds now) {
+  void empty() {
+    refs = rows = 0;
     tiles.clear();
     groups.clear();
-    *this = {0, 0, 0, 0, 0, now, std::move(tiles), std::move(groups)};
+  }
+  void restart(Nanoseconds now) {
+    empty();
+    waves = 0;
+    work = carry_seconds = 0;
+    start = now;
   }
 };
+
+struct EntryTiles;
 
 class Attender {
  public:
@@ -155,14 +156,27 @@ class Attender {
   // Of pages that lie on the device (attend_device.cc).
   bool has_room_on_device() const;
   Status begin_on_device(Call& call);
+  Status give_to_device(Call& call, uint32_t refs);
+  void merge_batch();
   Status end_on_device();
   void abandon_device();
   void merge_from_device(std::span<const DeviceTile> tiles);
   Status load_queries(Call& call);
   void list_device_pages(const Call& call, uint32_t entry, SectionRef* sections);
-  size_t share_device_rows(const Call& call, size_t first);
-  void cut_device_rows(const Call& call, size_t first, size_t shared, int32_t* first_token);
+  size_t share_device_rows(const Call& call, size_t first, uint32_t refs);
+  void cut_device_rows(const Call& call, size_t first, size_t shared, uint32_t refs);
+  size_t first_angle(uint32_t refs) const;
+  void turn_device_pages(const Call& call, const Tile& tile, uint32_t refs);
+  void turn_device_rows(const Call& call, const Tile& tile, uint32_t refs, size_t begin,
+                        DeviceRows* rows) const;
+  bool window_begins_in(const Call& call, const Tile& tile, uint32_t page) const;
+  // Of those where each tile has chosen its own (attend_device_chosen.cc).
+  Status begin_chosen_on_device(Call& call);
+  Status add_chosen(Call& call, const EntryTiles& entry, size_t i, bool left_out, uint32_t* refs);
+  void list_chosen(const Call& call, const Tile& tile, bool left_out, SectionRef* sections);
+  void add_windowed_head(const Call& call, const Tile& tile, const DeviceRows& all, uint32_t count);
   void attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const;
+  void add_rest(const Tile& tile, const float* m, const float* l) const;
   Lane lane(uint32_t index) const;
   AttendState state_of(const Tile& tile) const;
   AttendState partial(uint32_t row) const;
@@ -183,8 +197,7 @@ class Attender {
   std::vector<DeviceRows> device_rows_;          // what is launched
   std::vector<DeviceTile> device_shared_tiles_;  // tiles of launches for all of an entry's
   std::vector<DeviceTile> device_tiles_;         // of those for one
-  std::vector<DeviceCall> device_calls_;         // by entry
-  std::vector<uint32_t> device_pages_;           // of the entry at hand, ascending
+  std::vector<uint32_t> device_pages_;           // of the entry or the tile at hand, ascending
   std::vector<CarriedPage> carried_;             // to it, of the wave
   double link_ = 0;                              // as AttendSpeeds has it, like the meters
   SpeedMeter host_speed_;

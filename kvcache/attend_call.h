@@ -1,6 +1,7 @@
 // What the parts of attention share: attend.cc holds pages and cuts the work into waves, attend_tiles.cc
-// computes them, attend_select.cc chooses pages. Included by these alone. Thread safety: a Lane belongs to
-// one thread; a Call is written between waves only.
+// computes them, attend_select.cc chooses pages, attend_carry.cc and attend_device*.cc give a device its
+// part. Included by these alone. Thread safety: a Lane belongs to one thread; a Call is written between waves
+// only.
 #pragma once
 
 #include <algorithm>
@@ -44,5 +45,20 @@ struct Attender::Call {
   bool selective() const { return args.selection.kind != SelectionKind::kNone; }
   bool checked() const { return selective() && args.selection.check; }
 };
+
+// The tiles of one entry: [kv_heads][per_head] of the plan's, from `first` on.
+struct EntryTiles {
+  size_t first;
+  size_t per_head;
+};
+EntryTiles entry_at(const std::vector<Tile>& tiles, size_t first);
+
+// Rows stand on the device twice: first as in the plan, [kv_head][tile][row] of each entry, for launches of
+// all of its tiles; behind that as [tile][kv_head][row], for launches of one. Of an entry with one tile both
+// are the same. Where the rows of the entry's i-th tiles stand for themselves:
+uint32_t own_row(const AttendPlan& plan, const EntryTiles& entry, size_t i, uint32_t kv_heads);
+
+// How many tokens of the pages lie below `position`; pages: ascending, not all of them need be there.
+int32_t tokens_below(std::span<const uint32_t> pages, uint64_t position, uint32_t page_tokens);
 
 }  // namespace quire

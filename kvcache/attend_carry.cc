@@ -36,19 +36,28 @@ Status Attender::measure_link() {
 }
 
 // Rows are those of a whole entry: what a window or a later page leaves out is little where there is much to
-// decide.
+// decide. Where pages are chosen, they are those that have chosen them.
 WaveWork Attender::wave_work(const Call& call) const {
   WaveWork work;
   work.page_bytes = call.config.layout.bytes;
   double cold_work = 0;
+  const auto add = [&](const HeldRun& run, uint32_t pages, double of_page) {
+    cold_work += std::popcount(pages & cold_pages(run)) * of_page;
+    work.device_work += std::popcount(pages & run.wanted & run.on_device) * of_page;
+  };
   for (size_t w = 0; w < call.wave; ++w) {
     const HeldRun& run = held_[w];
-    const StepEntry& entry = call.step->entries[plan_.runs[call.next_run + w].entry];
-    const double page = attend_work(work.page_bytes, entry.count * context_.config.group());
-    const auto cold = static_cast<uint32_t>(std::popcount(cold_pages(run)));
-    work.pages += cold;
-    cold_work += cold * page;
-    work.device_work += std::popcount(run.wanted & run.on_device) * page;
+    const PageRun& of_plan = plan_.runs[call.next_run + w];
+    work.pages += static_cast<uint32_t>(std::popcount(cold_pages(run)));
+    if (call.selective() && !call.checked()) {
+      const double section = work.page_bytes / context_.config.kv_heads;
+      for (const Tile& tile : plan_.tiles) {
+        if (tile.entry == of_plan.entry) add(run, chosen_of(tile, of_plan), attend_work(section, tile.rows));
+      }
+    } else {
+      const uint64_t rows = call.step->entries[of_plan.entry].count * context_.config.group();
+      add(run, run.wanted, attend_work(work.page_bytes, rows));
+    }
   }
   if (work.pages > 0) work.page_work = cold_work / work.pages;
   return work;

@@ -13,11 +13,7 @@ namespace {
 
 constexpr uint32_t kFewMerges = 64;  // of tiles: less work than waking threads is
 
-// The tiles of one entry: [kv_heads][per_head] of the plan's, from `first` on.
-struct EntryTiles {
-  size_t first;
-  size_t per_head;
-};
+}  // namespace
 
 EntryTiles entry_at(const std::vector<Tile>& tiles, size_t first) {
   EntryTiles entry{first, 0};
@@ -26,16 +22,12 @@ EntryTiles entry_at(const std::vector<Tile>& tiles, size_t first) {
   return entry;
 }
 
-// Rows stand on the device twice: first as in the plan, [kv_head][tile][row] of each entry, for launches of
-// all of its tiles; behind that as [tile][kv_head][row], for launches of one. Of an entry with one tile both
-// are the same.
 uint32_t own_row(const AttendPlan& plan, const EntryTiles& entry, size_t i, uint32_t kv_heads) {
   const uint32_t base = plan.tiles[entry.first].row;
   if (entry.per_head == 1) return base;
   return plan.rows + base + kv_heads * (plan.tiles[entry.first + i].row - base);
 }
 
-// How many tokens of the pages lie below `position`; pages: ascending, not all of them need be there.
 int32_t tokens_below(std::span<const uint32_t> pages, uint64_t position, uint32_t page_tokens) {
   const uint64_t page = position / page_tokens;
   const auto at = std::ranges::lower_bound(pages, page);
@@ -43,8 +35,6 @@ int32_t tokens_below(std::span<const uint32_t> pages, uint64_t position, uint32_
   const bool inside = at != pages.end() && *at == page;
   return static_cast<int32_t>(whole + (inside ? position % page_tokens : 0));
 }
-
-}  // namespace
 
 Status Attender::load_queries(Call& call) {
   if (call.queries_on_device) return {};
@@ -96,9 +86,39 @@ void Attender::list_device_pages(const Call& call, uint32_t entry, SectionRef* s
   });
 }
 
+// Where the angles of device_pages_ begin, whose sections stand from `refs` on.
+size_t Attender::first_angle(uint32_t refs) const {
+  return size_t{refs / context_.config.kv_heads} * (context_.config.head_dim / 2);
+}
+
+// The angles of device_pages_.
+void Attender::turn_device_pages(const Call& call, const Tile& tile, uint32_t refs) {
+  const DeviceAttendSpace space = context_.residency.device()->attend_space();
+  const Rope& rope = call.rope(tile);
+  const size_t half = rope.rotary_dim / 2;
+  float* cos = space.base_cos + first_angle(refs);
+  float* sin = space.base_sin + first_angle(refs);
+  const auto chunks = static_cast<uint32_t>((device_pages_.size() + kRunPages - 1) / kRunPages);
+  parallel_for(context_.executor, chunks, [&](uint32_t chunk) {
+    const size_t end = std::min(device_pages_.size(), size_t{chunk + 1} * kRunPages);
+    for (size_t i = size_t{chunk} * kRunPages; i < end; ++i) {
+      const auto position = static_cast<int64_t>(device_pages_[i]) * context_.config.page_tokens;
+      rope_angles(rope, position, cos + i * half, sin + i * half);
+    }
+  });
+}
+
+// For rows that see device_pages_ from the `begin`-th on.
+void Attender::turn_device_rows(const Call& call, const Tile& tile, uint32_t refs, size_t begin,
+                                DeviceRows* rows) const {
+  if (context_.config.key_space != KeySpace::kPreRope) return;
+  rows->offsets = &call.entry(tile).sequence->offsets;
+  rows->first_angle = first_angle(refs) + begin * rows->offsets->half;
+}
+
 // Adds what all tiles of an entry attend of device_pages_ alike: those before the first tile's end. Returns
-// how many.
-size_t Attender::share_device_rows(const Call& call, size_t first) {
+// how many. refs: where the sections of these pages stand.
+size_t Attender::share_device_rows(const Call& call, size_t first, uint32_t refs) {
   const EntryTiles entry = entry_at(plan_.tiles, first);
   if (entry.per_head == 1 || call.args.window != 0) return 0;
   const Tile& tile = plan_.tiles[first];
@@ -107,19 +127,32 @@ size_t Attender::share_device_rows(const Call& call, size_t first) {
   if (shared == 0) return 0;
   const Tile& last = plan_.tiles[first + entry.per_head - 1];
   const uint32_t rows = last.row + last.rows - tile.row;
-  device_rows_.push_back(
-      {0, static_cast<uint32_t>(shared), device_pages_.front() == 0, false, tile.row, rows});
+  device_rows_.push_back({.first_ref = refs,
+                          .stride = static_cast<uint32_t>(device_pages_.size()),
+                          .section_count = static_cast<uint32_t>(shared),
+                          .heads = context_.config.kv_heads,
+                          .rows = rows,
+                          .query_row = tile.row,
+                          .state_row = batch_.rows + tile.row,
+                          .sinks = device_pages_.front() == 0,
+                          .windowed = false,
+                          .counted = false,
+                          .offsets = nullptr,
+                          .first_angle = 0});
+  turn_device_rows(call, tile, refs, 0, &device_rows_.back());
   for (size_t i = 0; i < entry.per_head; ++i) {
-    device_shared_tiles_.push_back({first + i, entry.per_head, plan_.tiles[first + i].row, rows});
+    device_shared_tiles_.push_back(
+        {first + i, entry.per_head, batch_.rows + plan_.tiles[first + i].row, rows, false});
   }
   return shared;
 }
 
 // Adds what the tiles of an entry attend of device_pages_, each for itself, from the `shared`-th page on.
-void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, int32_t* first_token) {
+void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, uint32_t refs) {
   const CacheConfig& config = context_.config;
   const EntryTiles entry = entry_at(plan_.tiles, first);
   const std::span<const uint32_t> pages(device_pages_);
+  int32_t* first_token = context_.residency.device()->attend_space().first_token + batch_.rows;
   for (size_t i = 0; i < entry.per_head; ++i) {
     const Tile& tile = plan_.tiles[first + i];
     const auto at = [&](uint32_t page) {
@@ -130,57 +163,69 @@ void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, in
     if (begin >= end) continue;
     const std::span<const uint32_t> seen = pages.subspan(begin, end - begin);
     const uint32_t row = own_row(plan_, entry, i, config.kv_heads);
-    const uint64_t masked_below = first_visible(tile.position + tile.tokens - 1, call.args.window);
-    const bool windowed = uint64_t{seen.front()} * config.page_tokens < masked_below;
+    const bool windowed = window_begins_in(call, tile, seen.front());
     for (uint32_t r = 0; windowed && r < tile.rows; ++r) {
       const uint64_t lowest = first_visible(tile.position + r / config.group(), call.args.window);
       first_token[row + r] = tokens_below(seen, lowest, config.page_tokens);
     }
-    device_rows_.push_back({static_cast<uint32_t>(begin), static_cast<uint32_t>(end - begin),
-                            seen.front() == 0, windowed, row, tile.rows});
-    device_tiles_.push_back({first + i, entry.per_head, row, tile.rows});
+    device_rows_.push_back({.first_ref = refs + static_cast<uint32_t>(begin),
+                            .stride = static_cast<uint32_t>(pages.size()),
+                            .section_count = static_cast<uint32_t>(end - begin),
+                            .heads = config.kv_heads,
+                            .rows = tile.rows,
+                            .query_row = row,
+                            .state_row = batch_.rows + row,
+                            .sinks = seen.front() == 0,
+                            .windowed = windowed,
+                            .counted = false,
+                            .offsets = nullptr,
+                            .first_angle = 0});
+    turn_device_rows(call, tile, refs, begin, &device_rows_.back());
+    device_tiles_.push_back({first + i, entry.per_head, batch_.rows + row, tile.rows, false});
   }
 }
 
+// Whether tokens of the page are outside the window of some row of the tile.
+bool Attender::window_begins_in(const Call& call, const Tile& tile, uint32_t page) const {
+  const uint64_t masked_below = first_visible(tile.position + tile.tokens - 1, call.args.window);
+  return uint64_t{page} * context_.config.page_tokens < masked_below;
+}
+
 Status Attender::begin_on_device(Call& call) {
-  device_rows_.clear();
-  device_shared_tiles_.clear();
-  device_tiles_.clear();
-  device_calls_.clear();
-  PageDevice& device = *context_.residency.device();
-  const DeviceAttendSpace space = device.attend_space();
+  if (call.selective()) return begin_chosen_on_device(call);
+  const DeviceAttendSpace space = context_.residency.device()->attend_space();
   const uint32_t heads = context_.config.kv_heads;
+  const bool pre_rope = context_.config.key_space == KeySpace::kPreRope;
   uint32_t refs = batch_.refs;
   for (size_t first = 0; first < plan_.tiles.size(); first += entry_at(plan_.tiles, first).per_head * heads) {
     list_device_pages(call, plan_.tiles[first].entry, space.sections + refs);
-    const size_t tiles = device_rows_.size();
-    cut_device_rows(call, first, share_device_rows(call, first), space.first_token + batch_.rows);
-    const auto pages = static_cast<uint32_t>(device_pages_.size());
-    if (device_rows_.size() > tiles) device_calls_.push_back({refs, pages, tiles, device_rows_.size()});
-    refs += pages * heads;
+    if (pre_rope) turn_device_pages(call, plan_.tiles[first], refs);
+    cut_device_rows(call, first, share_device_rows(call, first, refs), refs);
+    refs += static_cast<uint32_t>(device_pages_.size()) * heads;
   }
-  if (device_calls_.empty()) return {};
+  return give_to_device(call, refs);
+}
+
+// What has been listed, whose sections end at `refs`.
+Status Attender::give_to_device(Call& call, uint32_t refs) {
+  if (device_rows_.empty()) return {};
+  PageDevice& device = *context_.residency.device();
   const bool windowed = std::ranges::any_of(device_rows_, &DeviceRows::windowed);
-  const bool own =
-      std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.row >= plan_.rows; });
-  const uint32_t rows = own ? 2 * plan_.rows : plan_.rows;
+  const bool counted = std::ranges::any_of(device_rows_, &DeviceRows::counted);
+  const bool twice = std::ranges::any_of(
+      device_rows_, [&](const DeviceRows& rows) { return rows.state_row >= batch_.rows + plan_.rows; });
+  const uint32_t rows = twice ? 2 * plan_.rows : plan_.rows;
   Status status = load_queries(call);
   if (status.ok())
-    status = device.begin_wave({batch_.refs, refs - batch_.refs, batch_.rows, windowed ? rows : 0});
-  for (const DeviceCall& each : device_calls_) {
-    if (!status.ok()) break;
-    const auto of_call =
-        std::span<const DeviceRows>(device_rows_).subspan(each.first_tile, each.end - each.first_tile);
-    status = device.attend({call.layer, each.first_ref, each.pages, batch_.rows, of_call});
-  }
+    status = device.begin_wave({batch_.refs, refs - batch_.refs, batch_.rows, rows, windowed, counted});
+  if (status.ok()) status = device.attend(call.layer, device_rows_);
   // One after the other: a tile may stand in both.
-  for (const std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
-    for (DeviceTile tile : *tiles) {
-      tile.row += batch_.rows;
-      batch_.tiles.push_back(tile);
-    }
+  for (std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
+    batch_.tiles.insert(batch_.tiles.end(), tiles->begin(), tiles->end());
     batch_.groups.push_back(batch_.tiles.size());
+    tiles->clear();
   }
+  device_rows_.clear();
   batch_.refs = refs;
   batch_.rows += rows;
   return status;
@@ -201,6 +246,7 @@ void Attender::merge_from_device(std::span<const DeviceTile> tiles) {
     const DeviceTile& at = tiles[i / heads];
     const Tile& tile = plan_.tiles[at.first + size_t{i % heads} * at.stride];
     const size_t row = at.row + size_t{i % heads} * at.head_rows;
+    if (at.left_out) return add_rest(tile, parts.m + row, parts.l + row);
     context_.kernels.merge(state_of(tile), {parts.o + row * dim, parts.m + row, parts.l + row}, tile.rows,
                            dim);
   };
@@ -209,17 +255,23 @@ void Attender::merge_from_device(std::span<const DeviceTile> tiles) {
   for (uint32_t i = 0; i < units; ++i) merge(i);
 }
 
+// The states of all that was waited for; the device's space is free then.
+void Attender::merge_batch() {
+  size_t first = 0;
+  for (const size_t group : batch_.groups) {
+    merge_from_device(std::span(batch_.tiles).subspan(first, group - first));
+    first = group;
+  }
+  batch_.empty();
+}
+
 // Waits for all waves that the device was given.
 Status Attender::end_on_device() {
   if (batch_.waves == 0) return {};
   const Nanoseconds idle = context_.clock.now();
   if (Status status = context_.residency.device()->end_waves(batch_.rows); !status.ok()) return status;
   const Nanoseconds end = context_.clock.now();
-  size_t first = 0;
-  for (const size_t group : batch_.groups) {
-    merge_from_device(std::span(batch_.tiles).subspan(first, group - first));
-    first = group;
-  }
+  merge_batch();
   note_device_speed(idle, end);
   batch_.waves = 0;
   return {};

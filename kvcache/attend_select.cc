@@ -230,20 +230,26 @@ uint32_t Attender::chosen_of(const Tile& tile, const PageRun& run) const {
   return word >> run.first_page % kRunPages & all_pages(run.count);
 }
 
-// The pages of the run that the tile sees and does not attend: only their mass is kept.
+// The pages of the run that the tile sees here and does not attend: only their mass is kept.
 void Attender::attend_rest(const Call& call, const Tile& tile, size_t wave_index, const Lane& lane) const {
-  const uint32_t rest = seen_pages(call, tile, wave_index) & ~attended_pages(call, tile, wave_index);
+  const uint32_t chosen = chosen_of(tile, plan_.runs[call.next_run + wave_index]);
+  const uint32_t rest = seen_pages(call, tile, wave_index) & ~held_[wave_index].on_device & ~chosen;
   if (rest == 0) return;
   const AttendState part = lane.partial;
   clear_state(part, tile.rows, context_.config.head_dim);
   attend_run(call, tile, wave_index, rest, nullptr, lane, part);
+  add_rest(tile, part.m, part.l);
+}
+
+// m and l: [rows] of a state over pages that the tile left out.
+void Attender::add_rest(const Tile& tile, const float* m, const float* l) const {
   for (uint32_t r = 0; r < tile.rows; ++r) {
-    float& m = space_.rest_m[tile.row + r];
-    float& l = space_.rest_l[tile.row + r];
-    if (part.l[r] == 0) continue;
-    const float largest = std::max(m, part.m[r]);
-    l = l * std::exp2(m - largest) + part.l[r] * std::exp2(part.m[r] - largest);
-    m = largest;
+    float& rest_m = space_.rest_m[tile.row + r];
+    float& rest_l = space_.rest_l[tile.row + r];
+    if (l[r] == 0) continue;
+    const float largest = std::max(rest_m, m[r]);
+    rest_l = rest_l * std::exp2(rest_m - largest) + l[r] * std::exp2(m[r] - largest);
+    rest_m = largest;
   }
 }
 

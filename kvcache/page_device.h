@@ -3,7 +3,8 @@
 // sealed batch and per wave of attention.
 //
 // What crosses the link: tensors of the engine's that lie on the device, down and outputs up, once per call;
-// of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums; of an
+// of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums, with
+// its digests where they are kept; of an
 // attend call its queries go up once, in two orders where a step has several tiles; of a wave of up to
 // kWaveRuns runs the references of its pages go up, the pages of host memory that are to be attended here,
 // and a merged partial per row comes down, two where some pages are seen by all tiles and some by one,
@@ -24,6 +25,7 @@
 #include "kvcache/config.h"
 #include "kvcache/device.h"
 #include "kvcache/pool.h"
+#include "kvcache/rope.h"
 #include "quant/kernels.h"
 
 namespace quire {
@@ -41,33 +43,36 @@ struct EncodedBatch {
   uint8_t* pages;  // [pages][stride]: as in the slots, headers arbitrary; the caller may change them
   size_t stride;
   const uint32_t* params;  // [pages][kv_heads][2]: key, value
+  const uint8_t* digests;  // [pages][kv_heads][digest_bytes] of what attention will read; or nullptr
 };
 
-// Rows that see the same pages: sections [first_section, first_section + section_count) of each head's list.
+// Rows of some kv heads, those of each head over a list of sections of its own.
 struct DeviceRows {
-  uint32_t first_section;
-  uint32_t section_count;
-  bool sinks;     // the first of them is page 0
-  bool windowed;  // DeviceAttendSpace::first_token counts
-  uint32_t row;   // rows [row, row + kv_heads * rows), by head
-  uint32_t rows;  // of one kv head
-};
-
-// The sections of one entry's pages, and who attends them.
-struct DeviceAttend {
-  uint32_t layer;
-  uint32_t first_ref;  // into DeviceAttendSpace::sections: [kv_heads][pages]
-  uint32_t pages;
-  uint32_t state_row;  // states and first tokens of a row stand so many rows behind it
-  std::span<const DeviceRows> tiles;
+  uint32_t first_ref;      // into DeviceAttendSpace::sections: of the first head
+  uint32_t stride;         // from head to head
+  uint32_t section_count;  // of each head's list, or of the longest
+  uint32_t heads;
+  uint32_t rows;       // of each head
+  uint32_t query_row;  // of the first head, whose rows stand before the next one's
+  uint32_t state_row;  // likewise: of states, first tokens and head_sections
+  bool sinks;          // the first section is of page 0
+  bool windowed;       // DeviceAttendSpace::first_token counts
+  bool counted;        // DeviceAttendSpace::head_sections counts: [heads] from state_row on
+  // Of pre_rope keys, else nullptr: how they are turned inside a page, and where the turns of the sections'
+  // own positions begin in DeviceAttendSpace::base_cos and base_sin, [section_count][offsets->half].
+  const RopeOffsets* offsets;
+  size_t first_angle;
 };
 
 // Host memory through which attention goes.
 struct DeviceAttendSpace {
-  float* q;              // [rows][head_dim], twice as many rows as the largest step has
-  int32_t* first_token;  // [rows]: tokens below, counted from the tile's first section, are not seen
-  SectionRef* sections;  // of slots
-  AttendState state;     // [rows]: of waves' pages, o divided by l
+  float* q;                 // [rows][head_dim], twice as many rows as the largest step has
+  int32_t* first_token;     // [rows]: tokens below, counted from the list's first section, are not seen
+  uint32_t* head_sections;  // [rows], of caches with digests: how long a head's list is
+  SectionRef* sections;     // of slots
+  float* base_cos;          // of pre_rope caches: [refs / kv_heads][head_dim / 2]
+  float* base_sin;
+  AttendState state;  // [rows]: of waves' pages, o divided by l
   uint32_t rows;
   uint32_t refs;  // sections that there is room for
 };
@@ -77,7 +82,9 @@ struct WaveSpace {
   uint32_t first_ref;
   uint32_t refs;
   uint32_t first_row;
-  uint32_t rows;  // with first tokens
+  uint32_t rows;
+  bool windowed;  // some rows have first tokens
+  bool counted;   // some heads have lists of their own length
 };
 
 // `count` runs of `bytes` at strides of bytes, which are at least as long where there are several; either
@@ -135,7 +142,7 @@ class PageDevice : public SlotMemory {
   virtual void unpin(std::span<uint8_t> memory) = 0;
   // Pages that one wave may bring along; 0: there is no room, or host memory is out of the device's reach.
   virtual uint32_t carry_room() const = 0;
-  // Copies at most carry_room() pages to frames, which hold them for what follows until end_waves.
+  // Copies at most carry_room() pages to frames, which hold them until the next call.
   virtual Result<CarriedFrames> carry(std::span<const CarriedPage> pages) = 0;
   // The same with memory of its own, and waits: for who measures the link. Returns the bytes copied.
   virtual Result<uint64_t> try_link(uint32_t pages) = 0;
@@ -146,7 +153,7 @@ class PageDevice : public SlotMemory {
   // Waves are given one after another, and nobody waits for them before end_waves: what they have taken of
   // the space may change again after that.
   virtual Status begin_wave(const WaveSpace& wave) = 0;
-  virtual Status attend(const DeviceAttend& call) = 0;
+  virtual Status attend(uint32_t layer, std::span<const DeviceRows> rows) = 0;
   // Returns when the states of the attended rows, all below `rows`, are in the space.
   virtual Status end_waves(uint32_t rows) = 0;
 };

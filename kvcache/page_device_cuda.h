@@ -1,6 +1,6 @@
 // An NVIDIA GPU that folds and attends pages: the kernels of quant/cuda over slots of its memory.
 //
-// Takes post_rope caches without digests, of every codec. Built against the CUDA runtime or, in tests, the
+// Takes pages of every codec, in both key spaces. Built against the CUDA runtime or, in tests, the
 // emulator of it (tests/emu). Errors and thread safety: as page_device.h has them.
 #pragma once
 

@@ -31,21 +31,6 @@ void encode_side(EncodeSide encode, SideCodec codec, SectionShape shape, const f
   encode(codec, shape, clamped.data(), sinks, codes, meta, param);
 }
 
-// Of what attention will read: the keys as they decode, and the sinks. rows: [page_tokens][head_dim], work
-// space.
-void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t page_index, uint32_t head,
-                    const uint8_t* page, const SectionEntry& entry, float* rows, uint8_t* digest) {
-  const CacheConfig& config = context.config;
-  const LayerConfig& layer = config.layer[layer_index];
-  const PageLayout& layout = layer.layout_of(page_index);
-  const uint8_t* section = page + layout.header_bytes + size_t{head} * layout.section.bytes;
-  const SideView keys{section + layout.section.key_codes, section + layout.section.key_meta, entry.key_param};
-  context.kernels.decode_key(layer.key_side(), config.shape(), keys, rows);
-  const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
-  context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(page_index).sink_tokens} * config.head_dim, rows);
-  make_digest(rows, config.shape(), digest);
-}
-
 float* digest_rows(const CacheContext& context, uint32_t lane) {
   return context.seal_work + size_t{lane} * context.config.page_tokens * context.config.head_dim;
 }
@@ -148,6 +133,19 @@ void encode_section(const CacheContext& context, const SealJob& job, uint32_t he
   entry->checksum = section_checksum({section, at.bytes}, entry->key_param, entry->value_param);
 }
 
+void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t page_index, uint32_t head,
+                    const uint8_t* page, const SectionEntry& entry, float* rows, uint8_t* digest) {
+  const CacheConfig& config = context.config;
+  const LayerConfig& layer = config.layer[layer_index];
+  const PageLayout& layout = layer.layout_of(page_index);
+  const uint8_t* section = page + layout.header_bytes + size_t{head} * layout.section.bytes;
+  const SideView keys{section + layout.section.key_codes, section + layout.section.key_meta, entry.key_param};
+  context.kernels.decode_key(layer.key_side(), config.shape(), keys, rows);
+  const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
+  context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(page_index).sink_tokens} * config.head_dim, rows);
+  make_digest(rows, config.shape(), digest);
+}
+
 void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,
                   uint8_t* page) {
   const LayerConfig& layer = context.config.layer[job.layer];
@@ -183,7 +181,7 @@ Status seal_pages(const CacheContext& context, std::span<const SealJob> jobs) {
   std::vector<uint8_t> digests(entries.size() * digest_bytes);
   const bool on_device = context.residency.device() != nullptr;
   if (on_device) {
-    if (Status status = seal_on_device(context, jobs, *slots, entries); !status.ok()) {
+    if (Status status = seal_on_device(context, jobs, *slots, entries, digests); !status.ok()) {
       free_slots(context, jobs, *slots);
       return status;
     }

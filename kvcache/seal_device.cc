@@ -2,6 +2,7 @@
 // values beyond what their codec can hold.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <vector>
 
 #include "kvcache/page_device.h"
@@ -20,7 +21,7 @@ bool out_of_range(CodecId codec, uint32_t param) {
 bool join(const SealJob& a, const SealJob& b) { return a.layer == b.layer && (a.page == 0) == (b.page == 0); }
 
 Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots,
-                  std::span<SectionEntry> entries) {
+                  std::span<SectionEntry> entries, std::span<uint8_t> digests) {
   PageDevice& device = *context.residency.device();
   const LayerConfig& layer = context.config.layer[jobs[0].layer];
   const PageLayout& layout = layer.layout_of(jobs[0].page);
@@ -32,6 +33,7 @@ Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, st
                        jobs.size());
   Result<EncodedBatch> encoded = device.encode({jobs[0].layer, jobs[0].page == 0, frames, slots});
   if (!encoded.ok()) return encoded.status();
+  if (!digests.empty()) std::memcpy(digests.data(), encoded->digests, digests.size());
   std::atomic<bool> changed{false};
   parallel_for(context.executor, static_cast<uint32_t>(jobs.size()) * heads, [&](uint32_t i) {
     uint8_t* page = encoded->pages + i / heads * encoded->stride;
@@ -40,7 +42,13 @@ Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, st
     entry.value_param = encoded->params[2 * i + 1];
     if (out_of_range(layer.key_codec, entry.key_param) ||
         out_of_range(layer.value_codec, entry.value_param)) {
-      encode_section(context, jobs[i / heads], i % heads, page, &entry);
+      const SealJob& job = jobs[i / heads];
+      encode_section(context, job, i % heads, page, &entry);
+      if (!digests.empty()) {
+        std::vector<float> rows(size_t{context.config.page_tokens} * context.config.head_dim);
+        digest_section(context, job.layer, job.page, i % heads, page, entry, rows.data(),
+                       digests.data() + i * context.residency.digest_bytes());
+      }
       changed.store(true, std::memory_order_relaxed);
       return;
     }
@@ -59,14 +67,17 @@ Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, st
 }  // namespace
 
 Status seal_on_device(const CacheContext& context, std::span<const SealJob> jobs,
-                      std::span<uint8_t* const> slots, std::span<SectionEntry> entries) {
+                      std::span<uint8_t* const> slots, std::span<SectionEntry> entries,
+                      std::span<uint8_t> digests) {
+  const size_t page_digests = context.config.kv_heads * context.residency.digest_bytes();
   const uint32_t most = context.residency.device()->encode_pages();
   const uint32_t heads = context.config.kv_heads;
   for (size_t first = 0; first < jobs.size();) {
     size_t count = 1;
     while (count < most && first + count < jobs.size() && join(jobs[first], jobs[first + count])) ++count;
     Status status = seal_batch(context, jobs.subspan(first, count), slots.subspan(first, count),
-                               entries.subspan(first * heads, count * heads));
+                               entries.subspan(first * heads, count * heads),
+                               digests.subspan(first * page_digests, count * page_digests));
     if (!status.ok()) return status;
     first += count;
   }

@@ -233,7 +233,7 @@ typedef struct quire_options {
   quire_eviction eviction; /* of host memory; sinks and the window of a selection leave last. Default AUTO */
   /* QUIRE_DEVICE_CPU (default), or QUIRE_DEVICE_CUDA + i: pages are then folded and attended on that device
    * while they lie in device_budget, which must not be 0 and also pays for work space there; of pages that
-   * have left it see device_link_speed. post_rope without digests only. QUIRE_UNSUPPORTED where this library
+   * have left it see device_link_speed. QUIRE_UNSUPPORTED where this library
    * was built without CUDA or there is no such device; QUIRE_DEVICE_LOST from any call, for good, when a
    * device fails. The tensors of a step may lie on that device, too (quire_place). */
   uint32_t device;

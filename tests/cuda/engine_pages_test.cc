@@ -64,6 +64,7 @@ TEST_F(CudaEngine, FoldsTheBytesOfTheCpu) {
     for (const uint32_t page_tokens : {32U, 64U}) {
       World world = small_world(codec);
       world.page_tokens = page_tokens;
+      world.key_space = page_tokens == 32 ? KeySpace::kPreRope : KeySpace::kPostRope;
       world.layers = 1;
       const auto cpu = open_on_cpu(world);
       const auto device = open_on_device(world);
@@ -82,7 +83,8 @@ TEST_F(CudaEngine, FoldsTheBytesOfTheCpu) {
 }
 
 TEST_F(CudaEngine, FoldsBytesOfForksAndTruncatedSequencesAsTheCpu) {
-  const World world = small_world(CodecId::kRot4);
+  World world = small_world(CodecId::kRot4);
+  world.digests = true;
   World other = world;
   other.seed = 9;
   const auto walk = [&](Engine& engine) {
@@ -98,10 +100,11 @@ TEST_F(CudaEngine, FoldsBytesOfForksAndTruncatedSequencesAsTheCpu) {
     EXPECT_TRUE(engine.cache().truncate(fork, 2).ok());  // into the sinks
     extend(engine, world, fork, 2, 100);
     for (auto& page : pages_of(engine, fork)) pages.push_back(std::move(page));
+    for (auto& digest : digests_of(engine, fork)) pages.push_back(std::move(digest));
     return pages;
   };
   const Pages expected = walk(*open_on_cpu(world));
-  EXPECT_EQ(expected.size(), world.layers * (4U + 6U + 1U));
+  EXPECT_EQ(expected.size(), world.layers * (4U + 6U + 1U + 1U));
   EXPECT_EQ(walk(*open_on_device(world)), expected);
 }
 
@@ -147,10 +150,12 @@ PrefixChain chain_of(const Engine& engine, uint64_t count) {
 }
 
 TEST_F(CudaEngine, AdoptsBytesOfAStoreThatTheCpuWroteAndTheOtherWayRound) {
-  const World world = small_world(CodecId::kRot4);
+  World world = small_world(CodecId::kRot4);
+  world.digests = true;
   for (const bool written_on_device : {false, true}) {
     const TemporaryStore store;
     Pages expected;
+    Pages digests;
     {
       const auto writer = open_with_store(world, store.path(), written_on_device);
       Sequence* sequence = new_sequence(*writer, world);
@@ -159,6 +164,7 @@ TEST_F(CudaEngine, AdoptsBytesOfAStoreThatTheCpuWroteAndTheOtherWayRound) {
       ASSERT_TRUE(stored.ok()) << stored.status().message();
       EXPECT_EQ(*stored, 3U);
       expected = pages_of(*writer, sequence);
+      digests = digests_of(*writer, sequence);
     }
     const auto reader = open_with_store(world, store.path(), !written_on_device);
     Sequence* sequence = new_sequence(*reader, world);
@@ -167,6 +173,7 @@ TEST_F(CudaEngine, AdoptsBytesOfAStoreThatTheCpuWroteAndTheOtherWayRound) {
     ASSERT_TRUE(adopted.ok()) << adopted.status().message();
     ASSERT_EQ(*adopted, 192U);
     EXPECT_EQ(pages_of(*reader, sequence), expected);
+    EXPECT_EQ(digests_of(*reader, sequence), digests);
     const Output output = run_step(*reader, world, sequence, 192, 8);
     ASSERT_TRUE(output.status.ok()) << output.status.message();
     const float* last = output.out[1].data() + size_t{7} * world.query_row();

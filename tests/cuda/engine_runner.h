@@ -77,6 +77,17 @@ inline ResidencyCounts counts_of(Engine& engine) {
   return engine.residency().counts(lock);
 }
 
+// Of all pages of all layers, in order.
+inline std::vector<std::vector<uint8_t>> digests_of(Engine& engine, const Sequence* sequence) {
+  std::vector<std::vector<uint8_t>> digests;
+  const size_t bytes = engine.config().kv_heads * engine.residency().digest_bytes();
+  EXPECT_GT(bytes, 0U);
+  for (const SequenceLayer& layer : sequence->layers) {
+    for (const Page* page : layer.table->pages) digests.emplace_back(page->digests, page->digests + bytes);
+  }
+  return digests;
+}
+
 // The worst relative difference of any row's output.
 inline double worst_difference(const World& world, const Output& a, const Output& b) {
   double worst = 0;

@@ -135,12 +135,6 @@ TEST_F(CudaEngine, RefusesWhatDoesNotFit) {
   while (refusal(world).code() == StatusCode::kOverBudget) world.device_budget = work += 4096;
   EXPECT_EQ(refusal(world).code(), StatusCode::kInvalid);
   EXPECT_NE(refusal(world).message().find("the pages of one step need"), std::string::npos);
-  world = small_world(CodecId::kInt4);
-  world.key_space = KeySpace::kPreRope;
-  EXPECT_EQ(refusal(world).code(), StatusCode::kUnsupported);
-  world = small_world(CodecId::kRot4);
-  world.digests = true;
-  EXPECT_EQ(refusal(world).code(), StatusCode::kUnsupported);
 }
 
 #if !defined(QUIRE_CUDA_DEVICE)

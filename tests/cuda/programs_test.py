@@ -27,11 +27,11 @@ def generated(program, model, device, *sampling):
         return result.stdout, json.loads(report.read_text(encoding="utf-8"))["rows"][0]
 
 
-def quality(program, model, device):
+def quality(program, model, device, *selection):
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         result = run(program, model, device, "--text", str(Path(model) / "text_end.txt"), "--codecs", "rot4", "--window", "160",
-                     "--windows", "1", "--json", str(report))
+                     "--windows", "1", "--json", str(report), *selection)
         assert result.returncode == 0, f"quire-ppl on {device}: {result.stderr}"
         return json.loads(report.read_text(encoding="utf-8"))["rows"][0]
 
@@ -51,7 +51,13 @@ def main():
     assert abs(device["kld_mean"] - host["kld_mean"]) < 0.1 * host["kld_mean"], (device["kld_mean"], host["kld_mean"])
     assert abs(device["ppl"] / host["ppl"] - 1) < 1e-3, (device["ppl"], host["ppl"])
     assert device["kld_mean"] != host["kld_mean"], "the device sums in an order of its own: these figures are the CPU's"
-    print("[counts] cases=4")
+    chosen = ["--select", "top:0", "--select-window", "16", "--sparse-prefill", "top:0", "--select-check"]
+    device, host = quality(ppl, model, "cuda", *chosen), quality(ppl, model, "cpu", *chosen)
+    assert host["missed_mass"] > 0.005, host["missed_mass"]
+    assert abs(device["missed_mass"] / host["missed_mass"] - 1) < 1e-2, (device["missed_mass"], host["missed_mass"])
+    assert abs(device["kld_mean"] - host["kld_mean"]) < 0.1 * host["kld_mean"], (device["kld_mean"], host["kld_mean"])
+    assert device["attended_pages_device"] == host["attended_pages_host"] > 0, device
+    print("[counts] cases=5")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+#include "kvcache/page_encoder_cuda.h"
+
+#include <cstddef>
+#include <cstring>
+
+#include "quant/digest.h"
+
+namespace quire {
+
+void CudaPageEncoder::carve(Carver* carver, Space* space) const {
+  const size_t sections = size_t{kPages} * config_.kv_heads;
+  const size_t digests = config_.digests ? sections : 0;
+  space->keys = carver->take<float>(size_t{kPages} * config_.frame_side_floats());
+  space->values = carver->take<float>(size_t{kPages} * config_.frame_side_floats());
+  space->sections = carver->take<uint8_t*>(sections);
+  space->params = carver->take<uint32_t>(sections * 2);
+  space->folded = carver->take<SectionRef>(digests);
+  space->digests = carver->take<uint8_t>(digests * digest_bytes(config_.shape()));
+  space->digest_at = carver->take<uint8_t*>(digests);
+}
+
+void CudaPageEncoder::carve_host(Carver* carver) {
+  carve(carver, &host_);
+  pages_ = carver->take<uint8_t>(kPages * stride_);
+}
+
+Status CudaPageEncoder::open() {
+  if (!config_.digests) return {};
+  const uint32_t sections = kPages * config_.kv_heads;
+  for (uint32_t i = 0; i < sections; ++i) {
+    host_.digest_at[i] = on_device_.digests + i * digest_bytes(config_.shape());
+  }
+  queue_.up(on_device_.digest_at, host_.digest_at, sections);
+  return queue_.synchronize("placing digests");
+}
+
+Result<EncodedBatch> CudaPageEncoder::encode(const EncodeBatch& batch) {
+  if (Status status = queue_.select(); !status.ok()) return status;
+  const LayerConfig& layer = config_.layer[batch.layer];
+  const PageLayout& layout = batch.first_page ? layer.first_layout : layer.layout;
+  const size_t side = config_.frame_side_floats();
+  const auto pages = static_cast<uint32_t>(batch.frames.size());
+  const uint32_t sections = pages * config_.kv_heads;
+  for (uint32_t p = 0; p < pages; ++p) {
+    std::memcpy(host_.keys + p * side, batch.frames[p], side * sizeof(float));
+    std::memcpy(host_.values + p * side, batch.frames[p] + side, side * sizeof(float));
+    for (uint32_t head = 0; head < config_.kv_heads; ++head) {
+      host_.sections[p * config_.kv_heads + head] =
+          batch.slots[p] + layout.header_bytes + size_t{head} * layout.section.bytes;
+    }
+  }
+  queue_.up(on_device_.keys, host_.keys, pages * side);
+  queue_.up(on_device_.values, host_.values, pages * side);
+  queue_.up(on_device_.sections, host_.sections, sections);
+  const cuda::EncodeArgs args{layers_.format(batch.layer, batch.first_page),
+                              on_device_.keys,
+                              on_device_.values,
+                              on_device_.sections,
+                              on_device_.params,
+                              sections};
+  queue_.note(cuda::encode_sections(args, queue_.stream()));
+  if (config_.digests) make_digests(args.format, sections);
+  queue_.down(host_.params, on_device_.params, size_t{sections} * 2);
+  for (uint32_t p = 0; p < pages; ++p) queue_.down(pages_ + p * stride_, batch.slots[p], layout.bytes);
+  if (Status status = queue_.synchronize("folding pages"); !status.ok()) return status;
+  return EncodedBatch{pages_, stride_, host_.params, config_.digests ? host_.digests : nullptr};
+}
+
+// Of the keys as they decode, which take the place of the unfolded ones.
+void CudaPageEncoder::make_digests(const cuda::SectionFormat& format, uint32_t sections) {
+  constexpr size_t kParams = 2 * sizeof(uint32_t);
+  constexpr size_t kParamsAt = offsetof(SectionRef, key_param);
+  static_assert(offsetof(SectionRef, value_param) == kParamsAt + sizeof(uint32_t));
+  for (uint32_t i = 0; i < sections; ++i) host_.folded[i] = {host_.sections[i], 0, 0};
+  queue_.up(on_device_.folded, host_.folded, sections);
+  queue_.note(cudaMemcpy2DAsync(reinterpret_cast<uint8_t*>(on_device_.folded) + kParamsAt, sizeof(SectionRef),
+                                on_device_.params, kParams, kParams, sections, cudaMemcpyDeviceToDevice,
+                                queue_.stream()));
+  queue_.note(cuda::decode_sections({format, on_device_.folded, on_device_.keys, nullptr, sections},
+                                    queue_.stream()));
+  queue_.note(
+      cuda::make_digests({format.shape, on_device_.keys, on_device_.digest_at, sections}, queue_.stream()));
+  queue_.down(host_.digests, on_device_.digests, sections * digest_bytes(config_.shape()));
+}
+
+}  // namespace quire

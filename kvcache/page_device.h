@@ -4,11 +4,10 @@
 //
 // What crosses the link: tensors of the engine's that lie on the device, down and outputs up, once per call;
 // of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums, with
-// its digests where they are kept; of an
-// attend call its queries go up once, in two orders where a step has several tiles; of a wave of up to
-// kWaveRuns runs the references of its pages go up, the pages of host memory that are to be attended here,
-// and a merged partial per row comes down, two where some pages are seen by all tiles and some by one,
-// however many pages it has.
+// its digests where they are kept; of an attend call its queries go up once, in two orders where a step has
+// several tiles; of a wave of up to kWaveRuns runs the references of its pages go up, with pre_rope keys the
+// angles of these, the pages of host memory that are to be attended here, and a merged partial per row comes
+// down, two where some pages are seen by all tiles and some by one, however many pages it has.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when

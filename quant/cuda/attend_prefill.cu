@@ -47,6 +47,20 @@ __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head
   }
 }
 
+// Of the block's rows, where the head has no section in the run.
+template <int kBlocks>
+__device__ __forceinline__ void store_empty(const AttendArgs& args, uint32_t head, uint32_t first_row) {
+  constexpr uint32_t kDim = kBlocks * 32;
+  const uint32_t rows = min(kRows, args.rows - first_row);
+  const size_t out = partial_of(args, head, first_row);
+  for (uint32_t i = threadIdx.x; i < rows * kDim; i += kPrefillThreads)
+    args.partials.o[out * kDim + i] = 0.0F;
+  for (uint32_t r = threadIdx.x; r < rows; r += kPrefillThreads) {
+    args.partials.m[out + r] = -INFINITY;
+    args.partials.l[out + r] = 0.0F;
+  }
+}
+
 // The state that the launch before left.
 template <int kBlocks>
 __device__ __forceinline__ void load_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
@@ -138,7 +152,10 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
   constexpr uint32_t kDim = kBlocks * 32;
   const uint32_t head = blockIdx.y;
   const uint32_t count = sections_here(args, span, head, blockIdx.x);
-  if (count == 0 && span.first > 0) return;  // the whole block, whose run an earlier launch has ended
+  if (count == 0) {  // the whole block: an earlier launch has ended its run, or it has none
+    if (span.first == 0) store_empty<kBlocks>(args, head, blockIdx.z * kRows);
+    return;
+  }
   const uint32_t first_row = blockIdx.z * kRows + threadIdx.x / kWarpLanes * kWarpRows;
   const Lane at = this_lane();
 

@@ -16,11 +16,13 @@ void pin_page(Residency& residency, ResidencyLock& lock, HeldRun* run, uint32_t 
   run->pinned |= 1U << i;
 }
 
-// The sections of page i that a run which began at the same page brings up.
-HeadMask brings(const HeldRun* preloaded, uint32_t i, const Page* page) {
+// The sections of page i that a run which began at the same page brings up. Some heads' are of no use to who
+// wants all.
+HeadMask brings(const HeldRun* preloaded, uint32_t i, const Page* page, HeadMask wanted) {
   const bool same =
       preloaded != nullptr && (preloaded->loading >> i & 1U) != 0 && preloaded->pages[i] == page;
-  return same ? preloaded->heads[i] : 0;
+  const HeadMask heads = same ? preloaded->heads[i] : 0;
+  return wanted == kAllHeads && heads != kAllHeads ? 0 : heads;
 }
 
 // Looks up the pages and starts the load of what `preloaded` does not bring; pins nothing.
@@ -39,8 +41,9 @@ Acquire open_run(ResidencyLock& lock, Residency& residency, const PageTable* tab
     run->bytes[i] = page->memory();
     if (residency.device() != nullptr && page->slot[0] != nullptr) run->on_device |= 1U << i;
     if (run->bytes[i] != nullptr || !page->on_disk) continue;
-    run->early_heads[i] = brings(preloaded, i, page);
-    run->heads[i] = (heads.empty() ? kAllHeads : heads[i]) & ~run->early_heads[i];
+    const HeadMask wanted_heads = heads.empty() ? kAllHeads : heads[i];
+    run->early_heads[i] = brings(preloaded, i, page, wanted_heads);
+    run->heads[i] = wanted_heads & ~run->early_heads[i];
     if (run->heads[i] == 0) continue;
     missing_heads[missing_count] = run->heads[i];
     missing[missing_count++] = page;

@@ -104,7 +104,8 @@ TEST(ChooseAhead, ChunksAreForeseenAsFarAsTheirPagesAreThere) {
   EXPECT_GT(sections(*engine).used, 0U);
 }
 
-// What came up is a part of what exact attention, or the choice that is checked, needs.
+// What came up is some heads' part, or every head's, of what exact attention or a choice that is checked
+// needs.
 TEST(ChooseAhead, AttentionOfEveryPageFollows) {
   Selection checked = top(4);
   checked.check = true;
@@ -113,11 +114,15 @@ TEST(ChooseAhead, AttentionOfEveryPageFollows) {
     world.selection = selection;
     std::unique_ptr<Engine> engine;
     const Output want = decode(world, &engine);
-    world.guess = {top(4), 0};
-    const Output got = decode(world, &engine);
-    EXPECT_EQ(got.out, want.out);
-    EXPECT_EQ(got.missed, want.missed);
-    EXPECT_GT(sections(*engine).foreseen, 0U);
+    for (const uint32_t guessed : {4U, 1000U}) {
+      const uint64_t refills = count_refills();
+      world.guess = {top(guessed), 0};
+      const Output got = decode(world, &engine);
+      EXPECT_EQ(got.out, want.out);
+      EXPECT_EQ(got.missed, want.missed);
+      EXPECT_GT(sections(*engine).foreseen, 0U);
+      EXPECT_EQ(count_refills(), refills);
+    }
   }
 }
 

@@ -27,7 +27,7 @@ World selective_world(Eviction eviction) {
 }
 
 World tight(World world) {
-  world.host_budget = uint64_t{3} << 20;
+  world.host_budget = uint64_t{13} << 18;  // some 200 of 260 pages
   world.nvme_budget = uint64_t{64} << 20;
   return world;
 }

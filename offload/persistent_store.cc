@@ -63,8 +63,10 @@ Status PersistentStore::read_superblocks() {
   const std::span<uint8_t, kSuperblockBytes> block(header_.data(), kSuperblockBytes);
   const Result<uint64_t> size = file_->size();
   if (!size.ok()) return size.status();
+  // Whoever makes a file writes the first half of the copies, syncs and writes the second: where there is no
+  // whole copy, and nothing in the second half, nothing was ever stored.
   Superblock best;
-  bool is_blank = true;
+  bool is_unfinished = true;
   Status unreadable;
   for (uint32_t copy = 0; copy < kSuperblockCopies; ++copy) {
     const uint64_t offset = uint64_t{copy} * kSuperblockBytes;
@@ -76,14 +78,15 @@ Status PersistentStore::read_superblocks() {
       unreadable = status;
       continue;
     }
-    is_blank = is_blank && std::ranges::all_of(block, [](uint8_t b) { return b == 0; });
+    const bool is_blank = std::ranges::all_of(block, [](uint8_t b) { return b == 0; });
+    const bool begun = copy < kSuperblockCopies / 2 && begins_superblock(block);
+    is_unfinished = is_unfinished && (is_blank || begun);
     const Result<Superblock> found = parse_superblock(block, copy);
     if (found.ok() && found->epoch > best.epoch) best = *found;
   }
   // What a disk does not give now may be whole: nobody is to delete it for that.
   if (best.epoch == 0 && !unreadable.ok()) return unreadable;
-  // A process that ended before it had written a superblock leaves a file of zeros.
-  if (is_blank) return {};
+  if (best.epoch == 0 && is_unfinished) return {};
   if (best.epoch == 0) {
     return invalid("'" + file_->name() +
                    "' is no store of this version, or all copies of its superblock are damaged; name another "
@@ -100,6 +103,9 @@ Status PersistentStore::read_superblocks() {
 }
 
 Status PersistentStore::take_epoch() {
+  // Copies that are whole to a reader, but were never synced, are not to be all there are while others are
+  // written.
+  if (Status status = file_->sync(); !status.ok()) return status;
   ++superblock_.epoch;
   const std::span<uint8_t, kSuperblockBytes> block(header_.data(), kSuperblockBytes);
   // In two halves, so that the copies of one half are whole at any time.

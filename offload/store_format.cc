@@ -113,10 +113,13 @@ void write_superblock(const Superblock& superblock, uint32_t copy,
   store_le<uint64_t>(at + kSuperChecksumAt, checksum_without(block, kSuperChecksumAt));
 }
 
+bool begins_superblock(std::span<const uint8_t, kSuperblockBytes> block) {
+  return std::equal(kSuperMagic.begin(), kSuperMagic.end(), block.begin());
+}
+
 Result<Superblock> parse_superblock(std::span<const uint8_t, kSuperblockBytes> block, uint32_t copy) {
   const uint8_t* at = block.data();
-  const bool whole = std::equal(kSuperMagic.begin(), kSuperMagic.end(), block.begin()) &&
-                     load_le<uint32_t>(at + kVersionAt) == kStoreVersion &&
+  const bool whole = begins_superblock(block) && load_le<uint32_t>(at + kVersionAt) == kStoreVersion &&
                      load_le<uint32_t>(at + kCopyAt) == copy &&
                      load_le<uint64_t>(at + kSuperChecksumAt) == checksum_without(block, kSuperChecksumAt) &&
                      load_le<uint32_t>(at + kEpochAt) != 0;

@@ -54,6 +54,8 @@ struct Superblock {
 
 void write_superblock(const Superblock& superblock, uint32_t copy,
                       std::span<uint8_t, kSuperblockBytes> block);
+// Whether somebody began to write a superblock here.
+bool begins_superblock(std::span<const uint8_t, kSuperblockBytes> block);
 // kIo when the bytes are no whole superblock of this version, or of another copy.
 Result<Superblock> parse_superblock(std::span<const uint8_t, kSuperblockBytes> block, uint32_t copy);
 

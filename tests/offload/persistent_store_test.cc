@@ -237,6 +237,40 @@ TEST_F(PersistentStoreTest, HeadersOfTheWrongSlotOrTheFutureAreRefused) {
   EXPECT_EQ(load(*store, made_chain(3, 1, 2)), 0U) << "its epoch has not come yet";
 }
 
+// The disk fails at every write of the superblocks, whole or torn: of a new file, then of one that holds
+// blocks.
+TEST_F(PersistentStoreTest, AFailedOpeningKeepsNobodyFromTheNext) {
+  const PrefixChain chain = made_chain(1, 1, 3);
+  uint64_t faults = 0;
+  for (const bool is_new : {true, false}) {
+    for (const bool torn : {false, true}) {
+      disk_ = {};
+      EXPECT_TRUE(is_new || put(*must_open(), chain) == 3U);
+      for (int64_t writes = 0; writes < 4; ++writes) {
+        disk_.writes_left = writes;
+        disk_.torn = torn;
+        EXPECT_EQ(open().status().code(), StatusCode::kIo) << "after " << writes << " writes";
+        ++faults;
+        disk_.writes_left = -1;
+        const MemoryDisk left = disk_;
+        EXPECT_EQ(load(*must_open(), chain), is_new ? 0U : 3U) << "after " << writes << " writes";
+        disk_ = left;  // the next failure comes on top of this one
+      }
+    }
+  }
+  std::printf("[counts] cases=16 faults=%llu\n", static_cast<unsigned long long>(faults));
+}
+
+// What the machine keeps of an opening whose last sync failed may be nothing: the next one makes sure of it
+// first.
+TEST_F(PersistentStoreTest, AnOpeningSyncsBeforeItWrites) {
+  EXPECT_EQ(put(*must_open(), made_chain(1, 1, 3)), 3U);
+  const uint64_t syncs = disk_.syncs;
+  disk_.writes_left = 0;
+  EXPECT_EQ(open().status().code(), StatusCode::kIo);
+  EXPECT_EQ(disk_.syncs, syncs + 1);
+}
+
 // Every write of a put fails once, whole or torn: the block is not there, then or after reopening.
 TEST_F(PersistentStoreTest, AFailedStoreIsNeverVisible) {
   const PrefixChain chain = made_chain(1, 1, 2);

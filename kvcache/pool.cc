@@ -103,9 +103,12 @@ void SlotPool::drop_empty_chunks() {
 }
 
 bool SlotPool::would_fit(uint32_t bytes) const {
+  return holds_free(bytes) || round_to_os_pages(bytes) <= budget_.available();
+}
+
+bool SlotPool::holds_free(uint32_t bytes) const {
   const auto open = open_chunks_.find(bytes);
-  if (open != open_chunks_.end() && !open->second.empty()) return true;
-  return round_to_os_pages(bytes) <= budget_.available();
+  return open != open_chunks_.end() && !open->second.empty();
 }
 
 bool SlotPool::add_chunk(uint32_t bytes, OpenChunks& open) {

@@ -57,6 +57,8 @@ class SlotPool {
 
   // Whether allocate(bytes) would succeed if nobody else touched the budget.
   bool would_fit(uint32_t bytes) const;
+  // Whether allocate(bytes) would take nothing more from the budget.
+  bool holds_free(uint32_t bytes) const;
 
   uint64_t bytes_in_use() const { return bytes_in_use_; }
   uint64_t bytes_reserved() const { return bytes_reserved_; }

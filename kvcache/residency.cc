@@ -204,6 +204,11 @@ uint8_t* Residency::try_slot(ResidencyLock&, MemoryTier tier, uint32_t bytes) {
   return pool == nullptr ? nullptr : pool->allocate(bytes);
 }
 
+uint8_t* Residency::try_held_slot(ResidencyLock& lock, uint32_t bytes) {
+  const SlotPool& host = *pools_[static_cast<size_t>(MemoryTier::kHost)];
+  return host.holds_free(bytes) ? try_slot(lock, MemoryTier::kHost, bytes) : nullptr;
+}
+
 bool Residency::has_room(ResidencyLock&, MemoryTier tier, uint32_t bytes) const {
   const SlotPool* pool = pools_[static_cast<size_t>(tier)].get();
   return pool != nullptr && pool->would_fit(bytes);

@@ -118,6 +118,8 @@ class Residency {
   void unpin(ResidencyLock& lock, Page* page);
   // A slot in a given tier without making room; nullptr when there is none.
   uint8_t* try_slot(ResidencyLock& lock, MemoryTier tier, uint32_t bytes);
+  // A host slot between others that are in use, which takes nothing from the budget; or nullptr.
+  uint8_t* try_held_slot(ResidencyLock& lock, uint32_t bytes);
   // slot: of this tier, from new_slot or try_slot; the page owns it from here on.
   void set_slot(ResidencyLock& lock, Page* page, MemoryTier tier, uint8_t* slot);
   void drop_slot(ResidencyLock& lock, Page* page, MemoryTier tier);

@@ -204,20 +204,21 @@ bool Mover::load_done(LoadId id) {
   return loads_[id.value].state == Load::State::kDone;
 }
 
-// Room may have come back since the pages were dropped: then they stay. So do those that the policy values
-// more than what is there.
+// Room may have come back since the pages were dropped: then they stay. Where memory is short, so do those
+// that find a free slot between others, as what is dropped seldom empties a whole chunk of them, and those
+// that the policy values more than what is there.
 void Mover::promote(Load& load) {
   for (uint32_t i = 0; i < load.count; ++i) {
     if ((load.partial >> i & 1U) != 0) continue;
     const bool short_of_room = memory_is_short(context_.host_budget);
-    if (short_of_room && !context_.residency.evicts_by_policy()) return;
     Page* page = load.pages[i];
     uint8_t* slot = nullptr;
     {
       ResidencyLock lock = context_.residency.lock();
       const bool wanted = load.bytes[i] != nullptr && page->refs > 0 && page->memory() == nullptr;
       if (!wanted) continue;
-      if (!short_of_room) slot = context_.residency.try_slot(lock, MemoryTier::kHost, page->bytes);
+      slot = short_of_room ? context_.residency.try_held_slot(lock, page->bytes)
+                           : context_.residency.try_slot(lock, MemoryTier::kHost, page->bytes);
       if (slot == nullptr) {
         slot = context_.residency.exchange_slot(lock, *page);
         if (slot != nullptr) counts_.dropped_pages.fetch_add(1, std::memory_order_relaxed);

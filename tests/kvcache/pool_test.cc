@@ -43,6 +43,24 @@ TEST(SlotPool, UsesTheLastOsPageOfTheBudget) {
   EXPECT_EQ(pool.allocate(static_cast<uint32_t>(page)), slots[2]);
 }
 
+TEST(SlotPool, HoldsAFreeSlotWhereAChunkIsNotFull) {
+  const auto page = static_cast<uint32_t>(os_page_bytes());
+  Budget budget(uint64_t{16} * page);
+  SlotPool pool(budget, Use::kPages, size_t{2} * page);
+  EXPECT_FALSE(pool.holds_free(page));  // a first chunk would have to be paid
+  uint8_t* slot = pool.allocate(page);
+  EXPECT_TRUE(pool.holds_free(page));
+  EXPECT_FALSE(pool.holds_free(2 * page));
+  const uint64_t available = budget.available();
+  uint8_t* other = pool.allocate(page);
+  EXPECT_EQ(budget.available(), available);
+  EXPECT_FALSE(pool.holds_free(page));
+  pool.free(slot, page);
+  EXPECT_TRUE(pool.holds_free(page));
+  pool.free(other, page);
+  EXPECT_FALSE(pool.holds_free(page));
+}
+
 TEST(SlotPool, GivesAnEmptyChunkBackAtOnce) {
   Budget budget(1 << 20);
   SlotPool pool(budget, Use::kStaging, kChunkHint);

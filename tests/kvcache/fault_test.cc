@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <span>
 
 #include "tests/offload/faulty_engine.h"
 #include "tests/support/engine_world.h"
@@ -163,6 +164,37 @@ TEST(FullDisk, TheBudgetHoldsAndSaysSo) {
   const Output output = run_whole(world, &engine);
   EXPECT_EQ(output.status.code(), StatusCode::kOverBudget);
   EXPECT_LE(engine->mover()->tier_stats().used_bytes, world.nvme_budget);
+}
+
+// Lost pages leave holes in extents, which are no room: pages that are made again stay in memory until that
+// is full. A sequence that cannot go on costs nothing but itself.
+TEST(FullDisk, WhenHolesFillItTheNextSequenceHasAllOfIt) {
+  constexpr uint64_t kFitting = 1408;
+  World world = small_world();
+  world.nvme_budget = uint64_t{512} << 10;
+  const auto plan = std::make_shared<FaultPlan>(7);
+  world.open_io = faulty_engine_factory(plan);
+  const std::unique_ptr<Engine> engine = open_engine(world);
+  Cache& cache = engine->cache();
+  Sequence* sequence = *cache.create_sequence();
+  Output output = run_chunks(*engine, world, sequence, 0, kFitting, 64);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  plan->hit_by_chance(300, {Fault::kBitFlip}, IoKind::kRead);
+  for (uint64_t at = kFitting; at < kFitting + 200 && output.status.ok(); ++at) {
+    output = run_step(*engine, world, sequence, at, 1);
+  }
+  EXPECT_EQ(output.status.code(), StatusCode::kOverBudget) << output.status.message();
+  const TierStats full = engine->mover()->tier_stats();
+  EXPECT_LT(full.live_bytes, full.used_bytes / 2);
+  plan->clear();
+  ASSERT_TRUE(cache.free(sequence).ok());
+  sequence = *cache.create_sequence();
+  output = run_chunks(*engine, world, sequence, 0, kFitting, 64);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  for (uint32_t layer = 0; layer < world.layers; ++layer) {
+    EXPECT_TRUE(std::ranges::equal(output.out[layer],
+                                   std::span(clean_output().out[layer]).first(output.out[layer].size())));
+  }
 }
 
 }  // namespace

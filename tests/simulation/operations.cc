@@ -164,7 +164,8 @@ void Simulation::abandon() {
 // For the next step, of both engines.
 void Simulation::choose_selection() {
   selection_ = {};
-  if (!config_.digests || choices_.chance(200)) return;  // some steps attend everything
+  // Some steps attend everything, and on a healed disk all of them: no page stays lost that nobody chose.
+  if (!config_.digests || disk_world_.healed || choices_.chance(200)) return;
   const bool by_mass = choices_.chance(300);
   selection_.kind = by_mass ? SelectionKind::kMass : SelectionKind::kTopPages;
   selection_.mass = static_cast<float>(choices_.between(1, 9)) / 10;

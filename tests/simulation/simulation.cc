@@ -320,6 +320,10 @@ void Simulation::judge_error(const Status& status, const char* what) {
                   static_cast<unsigned long long>(engine_->host_budget().used(use)));
     }
     std::printf(" peak %llu\n", static_cast<unsigned long long>(engine_->host_budget().peak()));
+    std::printf("    disk: %llu of %llu bytes handed out, %llu live\n",
+                static_cast<unsigned long long>(tier.used_bytes),
+                static_cast<unsigned long long>(tier.capacity),
+                static_cast<unsigned long long>(tier.live_bytes));
   }
   if (!disk_error) return fail(std::string(what) + " reports what no fault explains: " + status.message());
   if (disk_world_.healed && !disk_full && !crowded)

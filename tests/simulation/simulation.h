@@ -89,6 +89,7 @@ class Simulation {
   void finish();
   void check_budgets();
   void check_store();
+  size_t publish_patiently(uint64_t blocks);
   void check_nothing_left();
 
   // Operations.

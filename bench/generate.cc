@@ -121,7 +121,7 @@ void generate(GenerateOptions options) {
   if (reuse.on) reuse.stored = session.publish(reuse.owner);
 
   row.model = model.name;
-  row.context = session.tokens().size();
+  row.context = session.length();
   row.codec = pair;
   row.seed = options.common.seed;
   row.threads = options.common.threads;

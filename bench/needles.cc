@@ -71,6 +71,7 @@ NeedleText plant_needles(const qwen3::Tokenizer& tokenizer, std::span<const int3
   const auto body = text.last(length - planted);
   const size_t end = body.size() - untouched;
   size_t done = 0;
+  out.tokens.reserve(length);
   for (uint32_t i = 0; i < count; ++i) {
     const size_t depth = (2 * i + 1) * end / (2 * count);
     const size_t at = next_line(tokenizer, body, std::max(done, depth), end);

@@ -145,12 +145,6 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   const auto label = [&](const CodecPair& pair) {
     progress.label(std::to_string(task.context()) + " tokens, " + pair.name());
   };
-  Task reference_task = task;
-  if (!reference_wanted) {
-    reference_task.decode = 0;
-    reference_task.with_needles = false;
-    reference_task.also.clear();
-  }
   if (options.reference == "none") {
     for (const CodecPair& pair : pairs) {
       label(pair);
@@ -159,6 +153,12 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
       finish_rows(options, run.run_alone(), rows);
     }
     return;
+  }
+  Task reference_task = task;
+  if (!reference_wanted) {
+    reference_task.decode = 0;
+    reference_task.with_needles = false;
+    reference_task.also.clear();
   }
   Reference reference{{temporary_folder(), decoder.model().config.vocab_size}};
   label(kReferenceCodec);
@@ -184,22 +184,26 @@ void scale_context(const ScaleOptions& options, const CacheSetup& setup, const T
   }
 }
 
-std::vector<Row> scale_text(const ScaleOptions& options) {
-  const std::vector<CodecPair> pairs = options.pairs();
-  const std::vector<qwen3::SelectionOptions> also = options.also();
-  const qwen3::Model model = qwen3::load_model(options.common.model);
-  const std::vector<int32_t> text = model.tokenizer.encode(load_text(options.text));
+std::vector<Task> make_tasks(const ScaleOptions& options, const qwen3::Tokenizer& tokenizer) {
+  const std::vector<int32_t> text = tokenizer.encode(load_text(options.text));
   std::vector<Task> tasks;
   for (const uint64_t context : options.contexts) {
     const uint64_t scored = std::min(kMaxScored, context / 2);
     tasks.push_back(
-        {plant_needles(model.tokenizer, text, context + 1, scored + 1, options.needles, options.common.seed),
-         scored, options.decode, true, also});
+        {plant_needles(tokenizer, text, context + 1, scored + 1, options.needles, options.common.seed),
+         scored, options.decode, true, options.also()});
   }
+  return tasks;
+}
+
+std::vector<Row> scale_text(const ScaleOptions& options) {
+  const std::vector<CodecPair> pairs = options.pairs();
+  const qwen3::Model model = qwen3::load_model(options.common.model);
+  const std::vector<Task> tasks = make_tasks(options, model.tokenizer);
   qwen3::ThreadPool pool(options.common.threads);
   qwen3::Decoder decoder(model, pool, options.common.cache.device);
   const CacheSetup setup(options.common, decoder);
-  const bool extra = options.reference != "none" && (options.common.selects() || !also.empty() ||
+  const bool extra = options.reference != "none" && (options.common.selects() || !options.also().empty() ||
                                                      std::none_of(pairs.begin(), pairs.end(), is_reference));
   Progress progress(total_work(options, pairs.size() + (extra ? 1 : 0)));
   std::vector<Row> rows;

@@ -15,7 +15,7 @@ double read_from(Session& session, std::span<const int32_t> text, uint64_t first
   const uint64_t chunk_tokens = session.cache().options().chunk_tokens;
   const uint64_t logits_from = text.size() - std::min<uint64_t>(text.size(), hooks.logit_tokens);
   std::chrono::duration<double> spent{0};
-  const uint64_t base = session.tokens().size() - first;
+  const uint64_t base = session.length() - first;
   for (uint64_t end = 0; first < text.size(); first = end) {
     const uint64_t chunk_first = first / chunk_tokens * chunk_tokens;
     end = std::min<uint64_t>(text.size(), chunk_first + chunk_tokens);
@@ -42,7 +42,7 @@ double read_text(Session& session, std::span<const int32_t> text, const ReadingH
 }
 
 double read_rest(Session& session, std::span<const int32_t> text, const ReadingHooks& hooks) {
-  return read_from(session, text, session.tokens().size(), hooks);
+  return read_from(session, text, session.length(), hooks);
 }
 
 std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt, Sampler& sampler,
@@ -57,7 +57,7 @@ std::vector<int32_t> generate(Session& session, std::span<const int32_t> prompt,
     written.push_back(next);
     if (on_token && !on_token(next)) break;
     if (written.size() == limit) break;  // nobody needs the logits after the last token
-    const uint64_t position = session.tokens().size();
+    const uint64_t position = session.length();
     session.read_part({&next, 1}, position, position + 1, 1);
     next = session.sample(sampler);
   }

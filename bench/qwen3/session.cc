@@ -219,14 +219,14 @@ const Rope* Session::decoder_rope() const {
 
 std::span<const float> Session::read(std::span<const int32_t> chunk, uint32_t logit_rows,
                                      Observer* observer) {
-  const uint64_t first = tokens_.size();
+  const uint64_t first = length();
   read_part(chunk, first, first + chunk.size(), logit_rows, observer);
   return logits();
 }
 
 void Session::read_part(std::span<const int32_t> chunk, uint64_t chunk_first, uint64_t chunk_end,
                         uint32_t logit_rows, Observer* observer) {
-  const uint64_t first = tokens_.size();
+  const uint64_t first = length();
   if (chunk.size() > longest_ - first) {
     throw Error("the text grows beyond the " + std::to_string(longest_) + " tokens it was announced with");
   }
@@ -238,7 +238,7 @@ void Session::read_part(std::span<const int32_t> chunk, uint64_t chunk_first, ui
   StepAttention attention(*this, step, first);
   decoder_->run({chunk, first, {&rows, 1}, decoder_rope()}, attention, logit_rows, observer);
   step.end();
-  tokens_.insert(tokens_.end(), chunk.begin(), chunk.end());
+  tokens_.append(chunk);
   chunks_.push_back(read_so);
 }
 
@@ -257,7 +257,7 @@ quire_prefix Session::prefix_of(std::span<const int32_t> tokens, const PrefixOwn
 }
 
 uint64_t Session::adopt(std::span<const int32_t> text, const PrefixOwner& owner) {
-  if (!tokens_.empty()) throw Error("a session adopts before it reads; make a new one");
+  if (length() > 0) throw Error("a session adopts before it reads; make a new one");
   if (text.empty()) return 0;
   const uint32_t page_tokens = cache_->options().page_tokens;
   quire_prefix prefix = prefix_of(text.first(text.size() - 1), owner);
@@ -265,15 +265,16 @@ uint64_t Session::adopt(std::span<const int32_t> text, const PrefixOwner& owner)
   prefix.notes = notes.empty() ? nullptr : notes.data();
   uint64_t adopted = 0;
   check(quire_prefix_adopt(sequence_.get(), &prefix, &adopted), cache_->handle());
-  tokens_.assign(text.begin(), text.begin() + static_cast<int64_t>(adopted));
+  tokens_.append(text.first(adopted));
   chunks_ = chunks_of(notes, page_tokens, adopted / page_tokens, cache_->options().chunk_tokens);
   return adopted;
 }
 
 uint64_t Session::publish(const PrefixOwner& owner) const {
   const uint32_t page_tokens = cache_->options().page_tokens;
-  quire_prefix prefix = prefix_of(tokens_, owner);
-  std::vector<uint8_t> notes = notes_of(chunks_, page_tokens, tokens_.size() / page_tokens);
+  const std::vector<int32_t> tokens = tokens_.copy(0, length());
+  quire_prefix prefix = prefix_of(tokens, owner);
+  std::vector<uint8_t> notes = notes_of(chunks_, page_tokens, length() / page_tokens);
   prefix.notes = notes.empty() ? nullptr : notes.data();
   uint64_t blocks = 0;
   check(quire_prefix_publish(sequence_.get(), &prefix, &blocks), cache_->handle());
@@ -296,7 +297,7 @@ void Session::attend(const Step& step, uint32_t layer, TokenRows queries, std::s
 void Session::attend_part(const Step& step, const AttendPart& part, uint32_t layer, TokenRows queries,
                           std::span<float> out, const OwnRows* own) {
   // Every page may be lost once and once more while others are recovered; beyond that it does not end.
-  const uint64_t attempts = 2 * (tokens_.size() / cache_->options().page_tokens) + 16;
+  const uint64_t attempts = 2 * (length() / cache_->options().page_tokens) + 16;
   quire_miss miss{};
   for (uint64_t attempt = 0; attempt < attempts; ++attempt) {
     if (step.attend(layer, part, queries, out, &miss)) return;
@@ -342,7 +343,8 @@ Session::KeysValues Session::recompute(uint32_t layer, uint64_t first, uint64_t 
   const std::vector<ProductRows> products = recorded_products(first, count);
   Step step(*this, chunks_, first, count);
   ReplayAttention attention(*this, step, layer);
-  const Pass pass{std::span(tokens_).subspan(first, count), first, products, decoder_rope()};
+  const std::vector<int32_t> tokens = tokens_.copy(first, count);
+  const Pass pass{tokens, first, products, decoder_rope()};
   decoder_->recompute(pass, attention, layer);
   step.end();
   return std::move(attention.result);

@@ -3,7 +3,8 @@
 // Tokens come in chunks, and the boundaries are recorded: when pages of the cache are lost, their keys and
 // values are computed again from the tokens in products of the recorded shapes, so that the bits are the
 // same, and handed back. A reader of the logits never sees that it happened.
-// Invariant: the cache holds exactly tokens(). Thread safety: one thread.
+// Invariant: the cache holds exactly the session's tokens. Thread safety: one thread for a session and its
+// forks.
 #pragma once
 
 #include <array>
@@ -14,6 +15,7 @@
 
 #include "bench/qwen3/cache.h"
 #include "bench/qwen3/decoder.h"
+#include "bench/qwen3/token_log.h"
 
 namespace quire::qwen3 {
 
@@ -35,7 +37,7 @@ class Session {
   // cache's options do. Throws Error when some were read already: a replay would not know how.
   Session fork(const SelectionOptions& select) const;
 
-  const std::vector<int32_t>& tokens() const { return tokens_; }
+  uint64_t length() const { return tokens_.size(); }  // in tokens
   const Model& model() const { return decoder_->model(); }
   const Cache& cache() const { return *cache_; }
 
@@ -105,7 +107,7 @@ class Session {
   uint64_t longest_;
   SelectionOptions select_;
   Sequence sequence_;
-  std::vector<int32_t> tokens_;
+  TokenLog tokens_;
   std::vector<ReadChunk> chunks_;  // as they were read
   uint64_t replay_tokens_;         // of one recovery: whole pages
   uint64_t recomputed_ = 0;

@@ -228,11 +228,11 @@ std::vector<float> read_through(Fixture& f, const std::function<void()>& fault, 
   const std::vector<int32_t> text = end_of_text(1600);
   Session session(f.decoder, f.cache, text.size());
   const auto read = [&](size_t count, uint32_t rows) {
-    return session.read(std::span(text).subspan(session.tokens().size(), count), rows);
+    return session.read(std::span(text).subspan(session.length(), count), rows);
   };
-  while (session.tokens().size() < 600) read(200, 0);
-  while (session.tokens().size() < 620) read(1, 0);
-  while (session.tokens().size() < 1500) read(220, 0);
+  while (session.length() < 600) read(200, 0);
+  while (session.length() < 620) read(1, 0);
+  while (session.length() < 1500) read(220, 0);
   fault();
   std::vector<float> logits;
   for (const size_t count : {99, 1}) {
@@ -318,8 +318,8 @@ TEST(SessionTest, ForksContinueOnTheirOwn) {
   };
   const std::vector<float> first = after(fork);
   session.read(std::span(text).subspan(150), 0);
-  EXPECT_EQ(fork.tokens().size(), 153u);
-  EXPECT_EQ(session.tokens().size(), 200u);
+  EXPECT_EQ(fork.length(), 153u);
+  EXPECT_EQ(session.length(), 200u);
 
   Session alone(f.decoder, f.cache, 300);
   alone.read(std::span(text).first(150), 0);
@@ -341,7 +341,7 @@ TEST(SessionTest, AForkMayChooseInAnotherWayUntilTokensChose) {
   fork.read(std::span(text).last(1), 1);
   EXPECT_GT(chosen(), 0u);
   EXPECT_NE(error_of([&] { (void)session.fork(few); }).find("fork before them"), std::string::npos);
-  EXPECT_EQ(fork.fork(few).tokens().size(), 400u);
+  EXPECT_EQ(fork.fork(few).length(), 400u);
 }
 
 TEST(SessionTest, WhatDoesNotFitIsAnError) {

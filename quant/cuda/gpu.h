@@ -5,9 +5,10 @@
 //  - launches go through launch(), shared memory through Smem or QUIRE_SHARED, accesses of more than one
 //  element
 //    through load_as and store_as;
-//  - inline PTX stands in this header alone, one wrapper per instruction;
+//  - inline PTX stands in this header and in warpgroup.cuh alone, one wrapper per instruction;
 //  - only *_sync collectives, with explicit masks; no return before a barrier; no spinning between blocks;
-//  - no __CUDA_ARCH__: every architecture runs the same code.
+//  - no __CUDA_ARCH__: every architecture runs the same code. What one alone has is a unit of its own
+//    (attend_warpgroups.cu), and the host chooses.
 #pragma once
 
 #include <cuda_bf16.h>

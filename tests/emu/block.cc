@@ -88,6 +88,7 @@ void Block::start_threads(uint64_t ordinal) {
   live_ = count_;
   at_barrier_ = exited_ = 0;
   barriers_ = 0;
+  copy_barriers_.count = 0;
   static_bytes_ = 0;
   shared_.reserve(kSharedParts);
   random_ = mix(settings().seed) + ordinal;
@@ -105,6 +106,7 @@ void Block::start_threads(uint64_t ordinal) {
         i / 32};
     CopyQueue& copies = thread.copies;
     copies.issued = copies.done = copies.groups_issued = copies.groups_done = 0;
+    thread.products.count = thread.products.committed = 0;
     thread.ordering = {};
     thread.fiber.restart(&Block::thread_main);
     make_ready(&thread);
@@ -287,6 +289,29 @@ void Block::collective(const char* name, unsigned mask, const void* in, void* ou
   if (fences) sanitizer::acquire(key);
 }
 
+void Block::wait_for(const void* barrier, const Site& site) {
+  Thread* mine = current_;
+  mine->name = "mbarrier.try_wait";
+  mine->site = site;
+  mine->mask = 0;
+  mine->copy_barrier = barrier;
+  mine->state = State::kCopies;
+  switch_to_next();
+}
+
+bool Block::has_waiting(const void* barrier) const {
+  return std::any_of(threads_.begin(), threads_.begin() + count_, [&](const auto& thread) {
+    return thread->state == State::kCopies && thread->copy_barrier == barrier;
+  });
+}
+
+void Block::wake_waiting(const void* barrier) {
+  for (unsigned k = 0; k < count_; ++k) {
+    Thread& thread = *threads_[settings().schedule == Schedule::kReverse ? count_ - 1 - k : k];
+    if (thread.state == State::kCopies && thread.copy_barrier == barrier) make_ready(&thread);
+  }
+}
+
 void Block::end_thread() {
   Thread* mine = current_;
   mine->state = State::kDone;
@@ -311,7 +336,8 @@ std::string Block::who_waits_where() const {
   for (unsigned i = 0; i < count_; ++i) {
     const Thread& thread = *threads_[i];
     std::string what = thread.state == State::kDone ? "ended" : "able to run";
-    if (thread.state == State::kBarrier || thread.state == State::kCollective) {
+    if (thread.state == State::kBarrier || thread.state == State::kCollective ||
+        thread.state == State::kCopies) {
       std::array<char, 16> mask{};
       std::snprintf(mask.data(), mask.size(), "%08x", thread.mask);
       what =

@@ -2,7 +2,8 @@
 //
 // Exactly one thread of the block runs at a time, until it waits for others or ends. Which of those that can
 // go on does is the schedule's choice. Invariant: a thread is in the ready queue, running, waiting at a
-// barrier or in a warp collective, or done. Thread safety: a Block belongs to one thread of the host.
+// barrier, for copies or in a warp collective, or done. Thread safety: a Block belongs to one thread of the
+// host.
 #pragma once
 
 #include <array>
@@ -11,8 +12,10 @@
 #include <string>
 #include <vector>
 
+#include "tests/emu/copies.h"
 #include "tests/emu/device.h"
 #include "tests/emu/fiber.h"
+#include "tests/emu/products.h"
 
 namespace emu {
 
@@ -61,6 +64,13 @@ class Block {
   };
   CopyQueue& copies() { return current_->copies; }
 
+  CopyBarriers& copy_barriers() { return copy_barriers_; }
+  ProductQueue& products() { return current_->products; }
+  // Threads that wait for a phase of a copy barrier.
+  void wait_for(const void* barrier, const Site& site);
+  bool has_waiting(const void* barrier) const;
+  void wake_waiting(const void* barrier);
+
   // What a thread's fences and atomics have to tell ThreadSanitizer.
   struct Ordering {
     bool fenced = false;
@@ -70,7 +80,7 @@ class Block {
   Ordering& ordering() { return current_->ordering; }
 
  private:
-  enum class State : uint8_t { kReady, kBarrier, kCollective, kDone };
+  enum class State : uint8_t { kReady, kBarrier, kCollective, kCopies, kDone };
   struct Thread {
     ThreadContext context{};
     Fiber fiber;
@@ -84,7 +94,9 @@ class Block {
     Vote vote = Vote::kNone;
     int predicate = 0;
     int result = 0;
+    const void* copy_barrier = nullptr;
     CopyQueue copies;
+    ProductQueue products;
     Ordering ordering;
   };
   struct Warp {
@@ -131,6 +143,7 @@ class Block {
   size_t static_bytes_ = 0;
   std::vector<Shared> retired_;  // shared memory of blocks that ran, while the launch runs
   Thread* current_ = nullptr;
+  CopyBarriers copy_barriers_;
   unsigned live_ = 0;
   unsigned at_barrier_ = 0;
   unsigned exited_ = 0;

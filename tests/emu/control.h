@@ -24,6 +24,7 @@ struct Settings {
   // event or synchronization gives stale data every time. Otherwise work runs when it is given.
   bool lazy_streams = true;
   int devices = 1;
+  int capability = 8;                     // the major number: 8, or 9 for what needs that
   size_t device_bytes = size_t{8} << 30;  // more is out of memory
 };
 

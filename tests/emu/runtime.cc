@@ -247,13 +247,13 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int dev
       *value = 4;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMajor:
-      *value = 8;
+      *value = emu::settings().capability;
       return cudaSuccess;
     case cudaDevAttrComputeCapabilityMinor:
       *value = 0;
       return cudaSuccess;
     case cudaDevAttrMaxSharedMemoryPerBlockOptin:
-      *value = static_cast<int>(emu::kSharedWithOptIn);
+      *value = static_cast<int>(emu::shared_with_opt_in(emu::settings().capability));
       return cudaSuccess;
     case cudaDevAttrMemoryPoolsSupported:
       *value = 1;
@@ -267,7 +267,7 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   *properties = {};
   std::snprintf(properties->name, sizeof(properties->name), "emulated");
   properties->totalGlobalMem = emu::settings().device_bytes;
-  properties->major = 8;
+  properties->major = emu::settings().capability;
   properties->multiProcessorCount = 4;
   return cudaSuccess;
 }
@@ -503,7 +503,7 @@ cudaError_t cudaDeviceSynchronize() {
 cudaError_t cudaFuncSetAttribute(const void* function, cudaFuncAttribute attribute, int value) {
   const Lock lock = locked();
   if (attribute != cudaFuncAttributeMaxDynamicSharedMemorySize || value < 0 ||
-      static_cast<size_t>(value) > emu::kSharedWithOptIn) {
+      static_cast<size_t>(value) > emu::shared_with_opt_in(emu::settings().capability)) {
     return report(cudaErrorInvalidValue);
   }
   runtime().opted_in[function] = static_cast<size_t>(value);

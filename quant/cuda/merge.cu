@@ -10,6 +10,8 @@ namespace {
 
 constexpr uint32_t kGroups = 4;      // of threads, which share the partials of a row
 constexpr uint32_t kWeights = 1024;  // of partials that are held at a time
+constexpr uint32_t kFew = 4;         // partials, which a warp deals with
+constexpr uint32_t kFewThreads = 256;
 
 // One block per row and kv head. First the partials' weights; then a group of threads, one per channel, takes
 // every fourth partial in their order, and the groups' sums are added in theirs: many loads are under way at
@@ -55,6 +57,47 @@ __global__ void __launch_bounds__(1024) merge_kernel(const __grid_constant__ Mer
   }
 }
 
+// One warp per row and kv head, where partials are few and rows many.
+__global__ void __launch_bounds__(kFewThreads) merge_few_kernel(const __grid_constant__ MergeArgs args) {
+  const uint32_t row = blockIdx.x * (kFewThreads / kWarpLanes) + threadIdx.x / kWarpLanes;
+  const uint32_t head = blockIdx.y;
+  if (row >= args.rows) return;
+  const auto at = [&](uint32_t partial) { return (size_t{head} * args.count + partial) * args.rows + row; };
+  float ms[kFew];
+  float weights[kFew];
+  float m = -INFINITY;
+#pragma unroll
+  for (uint32_t p = 0; p < kFew; ++p) {
+    ms[p] = p < args.count ? args.partials.m[at(p)] : -INFINITY;
+    weights[p] = p < args.count ? args.partials.l[at(p)] : 0.0F;
+    m = fmaxf(m, ms[p]);
+  }
+  float l = 0.0F;
+#pragma unroll
+  for (uint32_t p = 0; p < kFew; ++p) {
+    const float weight = weights[p] == 0.0F ? 0.0F : exp2_approx(ms[p] - m);
+    l += weights[p] * weight;
+    weights[p] = weight;
+  }
+  const size_t out = size_t{head} * args.rows + row;
+  const float inverse = l == 0.0F ? 0.0F : 1.0F / l;
+  for (uint32_t channel = 4 * (threadIdx.x % kWarpLanes); channel < args.dim; channel += 4 * kWarpLanes) {
+    float4 o = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
+#pragma unroll
+    for (uint32_t p = 0; p < kFew; ++p) {
+      if (p >= args.count) continue;
+      const auto part = load_as<float4>(args.partials.o + at(p) * args.dim + channel);
+      o = make_float4(o.x + part.x * weights[p], o.y + part.y * weights[p], o.z + part.z * weights[p],
+                      o.w + part.w * weights[p]);
+    }
+    store_as<float4>(args.out + out * args.dim + channel,
+                     make_float4(o.x * inverse, o.y * inverse, o.z * inverse, o.w * inverse));
+  }
+  if (threadIdx.x % kWarpLanes == 0 && args.lse != nullptr) {
+    args.lse[out] = l == 0.0F ? -INFINITY : (m + log2f(l)) * std::numbers::ln2_v<float>;
+  }
+}
+
 // One block per row, one thread per channel; the butterflies' order is FORMATS.md's.
 __global__ void __launch_bounds__(256) rotate_kernel(float* x, uint32_t dim, const float* diag) {
   Smem shared;
@@ -78,6 +121,11 @@ __global__ void __launch_bounds__(256) rotate_kernel(float* x, uint32_t dim, con
 
 cudaError_t merge_partials(const MergeArgs& args, cudaStream_t stream) {
   if (args.rows == 0) return cudaSuccess;
+  if (args.count <= kFew) {
+    constexpr uint32_t kRows = kFewThreads / kWarpLanes;
+    const dim3 grid((args.rows + kRows - 1) / kRows, args.kv_heads);
+    return launch({grid, kFewThreads, 0, stream}, merge_few_kernel, args);
+  }
   const size_t shared = (32 + kWeights + size_t{kGroups} * args.dim) * sizeof(float);
   return launch({dim3(args.rows, args.kv_heads), kGroups * args.dim, shared, stream}, merge_kernel, args);
 }

@@ -73,14 +73,36 @@ cudaError_t attend_any(const AttendArgs& args, bool prefill, cudaStream_t stream
   }
 }
 
+bool in_rotated_space(const DeviceCodec& codec) {
+  return codec.family == CodecFamily::kRotated || codec.family == CodecFamily::kTrellis;
+}
+
+// Hopper alone has them: neither older nor newer architectures do.
+bool has_warpgroup_products() {
+  constexpr int kHopper = 9;
+  int device = 0;
+  int major = 0;
+  return cudaGetDevice(&device) == cudaSuccess &&
+         cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) == cudaSuccess &&
+         major == kHopper;
+}
+
 }  // namespace
+
+bool has_prefill_tiles(const AttendArgs& args) {
+  constexpr uint32_t kTileTokens = 64;
+  const SectionFormat& format = args.format;
+  return format.shape.tokens == kTileTokens && (format.shape.dim == 64 || format.shape.dim == 128) &&
+         args.rotation.rotary_dim == 0 && in_rotated_space(format.key) && in_rotated_space(format.value);
+}
 
 cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream) {
   const cudaError_t staged = attend_staged(args, stream);
   return staged != cudaErrorNotSupported ? staged : attend_any(args, false, stream);
 }
 cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream) {
-  const cudaError_t tiles = attend_prefill_tiles(args, stream);
+  const cudaError_t tiles =
+      has_warpgroup_products() ? attend_prefill_warpgroups(args, stream) : attend_prefill_tiles(args, stream);
   if (tiles != cudaErrorNotSupported) return tiles;
   // What reading the sections once per sixteen rows costs is less than what a kernel of their own gains.
   const cudaError_t staged = attend_staged(args, stream);

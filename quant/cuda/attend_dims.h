@@ -17,6 +17,10 @@ cudaError_t attend_dim256(const AttendArgs& args, bool prefill, cudaStream_t str
 // Many rows over pages of 64 tokens whose codecs are both rotated or trellis codecs, head_dim 64 or 128;
 // cudaErrorNotSupported for others.
 cudaError_t attend_prefill_tiles(const AttendArgs& args, cudaStream_t stream);
+// The same by the matrix instructions of compute capability 9.0, which others do not have.
+cudaError_t attend_prefill_warpgroups(const AttendArgs& args, cudaStream_t stream);
+// Whether the two take this call, scratch aside.
+bool has_prefill_tiles(const AttendArgs& args);
 // Whatever has no kernel among those: every codec, in either key space, at any head dimension.
 cudaError_t attend_unfolded(const AttendArgs& args, cudaStream_t stream);
 

@@ -5,8 +5,6 @@
 // to shared memory two ahead, and each warp multiplies them with its own rows (prefill_rows.cuh), whose
 // outputs stay in registers. Two blocks share a multiprocessor: while one has its softmax the other has its
 // products.
-#include <algorithm>
-
 #include "quant/cuda/attend_dims.h"
 #include "quant/cuda/attend_kernel.cuh"
 #include "quant/cuda/prefill_rows.cuh"
@@ -207,53 +205,21 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
 
 template <int kBlocks>
 cudaError_t launch_prefill(const AttendArgs& args, cudaStream_t stream) {
-  const uint32_t runs = run_count(args);
-  const uint64_t of_groups = uint64_t{args.kv_heads} * runs * Unpacked<kBlocks>::kGroupBytes;
-  const uint32_t groups = (args.run_sections + kMeansAtOnce - 1) / kMeansAtOnce;
-  const auto room = static_cast<uint32_t>(std::min<uint64_t>(args.scratch_bytes / of_groups, groups));
-  if (args.scratch == nullptr || room == 0) return cudaErrorNotSupported;
-  const uint32_t launches = (groups + room - 1) / room;
-  const uint32_t at_once = (groups + launches - 1) / launches;
-  const dim3 grid(runs, args.kv_heads, (args.rows + kRows - 1) / kRows);
-  for (uint32_t group = 0; group < groups; group += at_once) {
-    const uint32_t here = std::min(at_once, groups - group);
-    const SectionSpan span{group * kMeansAtOnce, here * kMeansAtOnce, here};
-    cudaError_t error = unpack_for_prefill(args, span, stream);
+  const dim3 grid(run_count(args), args.kv_heads, (args.rows + kRows - 1) / kRows);
+  return attend_spans(args, Unpacked<kBlocks>::kGroupBytes, [&](const SectionSpan& span) {
+    const cudaError_t error = unpack_for_prefill(args, span, stream);
     if (error != cudaSuccess) return error;
-    error = launch({grid, kPrefillThreads, shared_bytes<kBlocks>(), stream}, attend_prefill_kernel<kBlocks>,
-                   args, span);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
-}
-
-bool in_rotated_space(const DeviceCodec& codec) {
-  return codec.family == CodecFamily::kRotated || codec.family == CodecFamily::kTrellis;
+    return launch({grid, kPrefillThreads, shared_bytes<kBlocks>(), stream}, attend_prefill_kernel<kBlocks>,
+                  args, span);
+  });
 }
 
 }  // namespace
 
-size_t prefill_scratch_bytes(SectionShape shape, uint32_t kv_heads, uint32_t runs, uint32_t sections) {
-  if (shape.tokens != kPrefillTokens || (shape.dim != 64 && shape.dim != 128)) return 0;
-  const size_t group = shape.dim == 64 ? Unpacked<2>::kGroupBytes : Unpacked<4>::kGroupBytes;
-  return size_t{kv_heads} * runs * ((sections + kMeansAtOnce - 1) / kMeansAtOnce) * group;
-}
-
 cudaError_t attend_prefill_tiles(const AttendArgs& args, cudaStream_t stream) {
-  const SectionFormat& format = args.format;
-  if (format.shape.tokens != kPrefillTokens || args.rotation.rotary_dim > 0 ||
-      !in_rotated_space(format.key) || !in_rotated_space(format.value)) {
-    return cudaErrorNotSupported;
-  }
+  if (!has_prefill_tiles(args)) return cudaErrorNotSupported;
   if (args.section_count == 0 || args.rows == 0) return cudaSuccess;
-  switch (format.shape.dim) {
-    case 64:
-      return launch_prefill<2>(args, stream);
-    case 128:
-      return launch_prefill<4>(args, stream);
-    default:
-      return cudaErrorNotSupported;
-  }
+  return args.format.shape.dim == 64 ? launch_prefill<2>(args, stream) : launch_prefill<4>(args, stream);
 }
 
 }  // namespace quire::cuda

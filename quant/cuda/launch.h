@@ -157,7 +157,8 @@ constexpr uint32_t run_count(const AttendArgs& args) {
 // For a few rows: the warps of a block share a run.
 [[nodiscard]] cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream);
 // For many rows: the warps of a block read the same sections for rows of their own. Over rotated and trellis
-// codecs in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles).
+// codecs in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles, and
+// kAttendErrorBoundPairs on compute capability 9.0).
 [[nodiscard]] cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream);
 
 // The scratch that `sections` of each run of each kv head need to be unpacked at once; fewer sections in more
@@ -198,7 +199,9 @@ struct CopyArgs {
 // floats are multiplied as two bf16 each.
 inline constexpr double kAttendErrorBoundFolded = 2e-4;
 inline constexpr double kAttendErrorBoundFloats = 5e-5;
-// Of single rows over few tokens; mostly a third of it.
+// Of single rows over few tokens; mostly a third of it. Pairs of sections share the largest score that
+// weights are relative to, so theirs are a little coarser: 6.8e-3 in the median over 513 rows, tiles 6.0e-3.
 inline constexpr double kAttendErrorBoundTiles = 2e-2;
+inline constexpr double kAttendErrorBoundPairs = 2.5e-2;
 
 }  // namespace quire::cuda

@@ -21,15 +21,6 @@ inline constexpr int kRowsOfThread = 2 * kTiles;
 inline constexpr uint32_t kWarpRows = 16 * kTiles;
 inline constexpr int kTokensOfThread = 16;
 
-// Bytes of eight integers or weights, in the lowest bytes of floats, in pack_order<true>.
-__device__ __forceinline__ void pack_low_bytes(const float* x, uint32_t& first, uint32_t& second) {
-  const auto pair = [&](int a, int b) {
-    return __byte_perm(__float_as_uint(x[a]), __float_as_uint(x[b]), 0x0040U);
-  };
-  first = __byte_perm(pair(0, 4), pair(1, 5), 0x5410U);
-  second = __byte_perm(pair(2, 6), pair(3, 7), 0x5410U);
-}
-
 // What of a warp's rows lies in shared memory, since registers are what everything has to fit in.
 struct RowsInShared {
   uint4* operands;  // [tiles][blocks of 32 channels][lanes]: queries

@@ -7,6 +7,8 @@
 // means of 0 and are not read otherwise.
 #pragma once
 
+#include <algorithm>
+
 #include "quant/cuda/launch.h"
 #include "quant/cuda/prefill_unpack.cuh"
 
@@ -63,7 +65,34 @@ __device__ __forceinline__ uint8_t* group_at(const AttendArgs& args, const Secti
   return args.scratch + ((size_t{head} * runs + run) * span.groups + group) * Unpacked<kBlocks>::kGroupBytes;
 }
 
+// Bytes of eight integers or weights, in the lowest bytes of floats, in pack_order<true>.
+__device__ __forceinline__ void pack_low_bytes(const float* x, uint32_t& first, uint32_t& second) {
+  const auto pair = [&](int a, int b) {
+    return __byte_perm(__float_as_uint(x[a]), __float_as_uint(x[b]), 0x0040U);
+  };
+  first = __byte_perm(pair(0, 4), pair(1, 5), 0x5410U);
+  second = __byte_perm(pair(2, 6), pair(3, 7), 0x5410U);
+}
+
 // Unpacks the span's sections into scratch.
 cudaError_t unpack_for_prefill(const AttendArgs& args, const SectionSpan& span, cudaStream_t stream);
+
+// Calls attend(span) for one part of the runs after the other, each as many groups of `group_bytes` as
+// scratch takes.
+template <typename Attend>
+cudaError_t attend_spans(const AttendArgs& args, size_t group_bytes, const Attend& attend) {
+  const uint64_t of_groups = uint64_t{args.kv_heads} * run_count(args) * group_bytes;
+  const uint32_t groups = (args.run_sections + kMeansAtOnce - 1) / kMeansAtOnce;
+  const auto room = static_cast<uint32_t>(std::min<uint64_t>(args.scratch_bytes / of_groups, groups));
+  if (args.scratch == nullptr || room == 0) return cudaErrorNotSupported;
+  const uint32_t launches = (groups + room - 1) / room;
+  const uint32_t at_once = (groups + launches - 1) / launches;
+  for (uint32_t group = 0; group < groups; group += at_once) {
+    const uint32_t here = std::min(at_once, groups - group);
+    const cudaError_t error = attend(SectionSpan{group * kMeansAtOnce, here * kMeansAtOnce, here});
+    if (error != cudaSuccess) return error;
+  }
+  return cudaSuccess;
+}
 
 }  // namespace quire::cuda

@@ -1,26 +1,8 @@
 // Sections unpacked for prefill tiles (prefill_section.cuh): a block takes a group of one run and head.
-#include "quant/cuda/prefill_section.cuh"
+#include "quant/cuda/section_pair.cuh"
 
 namespace quire::cuda {
 namespace {
-
-constexpr uint32_t kUnpackThreads = 256;
-
-// A section as it was copied: codes, mixed (PackedCodes), then meta of keys and of values: [64 + dim] each.
-template <int kBlocks>
-constexpr __host__ __device__ uint32_t packed_bytes(const SectionLayout& layout) {
-  return layout.key_meta + 2 * (kPrefillTokens + Unpacked<kBlocks>::kDim);
-}
-template <int kBlocks>
-__device__ __forceinline__ void copy_section(const SectionLayout& layout, const uint8_t* section,
-                                             uint8_t* packed) {
-  for (uint32_t at = 16 * threadIdx.x; at < packed_bytes<kBlocks>(layout); at += 16 * kUnpackThreads) {
-    const uint32_t row = at < layout.value_codes ? at / (kPrefillTokens * 4)
-                                                 : (at - layout.value_codes) / (Unpacked<kBlocks>::kDim * 4);
-    const uint32_t mixed = at < layout.key_meta ? at ^ row % 4 * 32 : at;
-    copy_async16(packed + mixed, section + at);
-  }
-}
 
 // Means of keys and of values, scales of tokens: one of them to a thread at a time.
 template <int kBlocks>
@@ -85,10 +67,7 @@ __global__ void __launch_bounds__(kUnpackThreads)
   Smem shared;
   int8_t* levels = shared.take<int8_t>(2 * kDecodeLevels);
   auto* packed = shared.take<uint8_t>(size_t{2} * packed_bytes<kBlocks>(args.format.layout));
-  if (threadIdx.x < 2 * kDecodeLevels) {
-    const Side side = threadIdx.x < kDecodeLevels ? Side::kKey : Side::kValue;
-    levels[threadIdx.x] = table_level(args.format, side, threadIdx.x % kDecodeLevels);
-  }
+  load_levels(args.format, levels);
   const uint32_t of_span = sections_here(args, span, head, run);
   const uint32_t first = group * kMeansAtOnce;
   const uint32_t count = of_span > first ? min(of_span - first, kMeansAtOnce) : 0;
@@ -126,6 +105,13 @@ cudaError_t unpack(const AttendArgs& args, const SectionSpan& span, cudaStream_t
 
 cudaError_t unpack_for_prefill(const AttendArgs& args, const SectionSpan& span, cudaStream_t stream) {
   return args.format.shape.dim == 64 ? unpack<2>(args, span, stream) : unpack<4>(args, span, stream);
+}
+
+size_t prefill_scratch_bytes(SectionShape shape, uint32_t kv_heads, uint32_t runs, uint32_t sections) {
+  if (shape.tokens != kPrefillTokens || (shape.dim != 64 && shape.dim != 128)) return 0;
+  const size_t group = shape.dim == 64 ? std::max(Unpacked<2>::kGroupBytes, Pair<2>::kGroupBytes)
+                                       : std::max(Unpacked<4>::kGroupBytes, Pair<4>::kGroupBytes);
+  return size_t{kv_heads} * runs * ((sections + kMeansAtOnce - 1) / kMeansAtOnce) * group;
 }
 
 }  // namespace quire::cuda

@@ -14,6 +14,7 @@ namespace quire::cuda {
 
 inline constexpr uint32_t kPrefillTokens = 64;  // of a section
 inline constexpr uint32_t kUnitBytes = 1024;
+inline constexpr uint32_t kUnpackThreads = 256;
 
 __device__ __forceinline__ void store_unit(uint8_t* unit, const Operands& u) {
   uint8_t* at = unit + 16 * (threadIdx.x % kWarpLanes);
@@ -60,6 +61,30 @@ __device__ __forceinline__ Operands unpack_unit(const DeviceCodec& codec, const 
       return unpack_trellis<2>(packed, TrellisTable{levels}, block, lane, at);
     default:
       return unpack_trellis<1>(packed, TrellisTable{levels}, block, lane, at);
+  }
+}
+
+// A section as it was copied: codes, mixed (PackedCodes), then meta of keys and of values: [64 + dim] each.
+template <int kBlocks>
+constexpr __host__ __device__ uint32_t packed_bytes(const SectionLayout& layout) {
+  return layout.key_meta + 2 * (kPrefillTokens + kBlocks * 32);
+}
+// By all of kUnpackThreads.
+template <int kBlocks>
+__device__ __forceinline__ void copy_section(const SectionLayout& layout, const uint8_t* section,
+                                             uint8_t* packed) {
+  for (uint32_t at = 16 * threadIdx.x; at < packed_bytes<kBlocks>(layout); at += 16 * kUnpackThreads) {
+    const uint32_t row =
+        at < layout.value_codes ? at / (kPrefillTokens * 4) : (at - layout.value_codes) / (kBlocks * 32 * 4);
+    const uint32_t mixed = at < layout.key_meta ? at ^ row % 4 * 32 : at;
+    copy_async16(packed + mixed, section + at);
+  }
+}
+// levels: [2 * kDecodeLevels], of keys and of values.
+__device__ __forceinline__ void load_levels(const SectionFormat& format, int8_t* levels) {
+  if (threadIdx.x < 2 * kDecodeLevels) {
+    const Side side = threadIdx.x < kDecodeLevels ? Side::kKey : Side::kValue;
+    levels[threadIdx.x] = table_level(format, side, threadIdx.x % kDecodeLevels);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 
+#include "quant/cuda/attend_dims.h"
 #include "tests/cuda/support.h"
 #include "tests/quant/attend_truth.h"
 
@@ -25,7 +26,22 @@ inline bool has_tiles(CodecId key, CodecId value, SectionShape shape) {
   return rotated(key) && rotated(value) && shape.tokens == 64 && (shape.dim == 64 || shape.dim == 128);
 }
 
-enum class Path : uint8_t { kDecode, kPrefill };
+// Prefill chooses between the kernels over tiles by the device; kTiles and kWarpgroups name one.
+enum class Path : uint8_t { kDecode, kPrefill, kTiles, kWarpgroups };
+
+inline cudaError_t attend(Path path, const AttendArgs& args) {
+  switch (path) {
+    case Path::kDecode:
+      return attend_decode(args, nullptr);
+    case Path::kPrefill:
+      return attend_prefill(args, nullptr);
+    case Path::kTiles:
+      return attend_prefill_tiles(args, nullptr);
+    case Path::kWarpgroups:
+      return attend_prefill_warpgroups(args, nullptr);
+  }
+  return cudaErrorInvalidValue;
+}
 
 struct Case {
   PageKind kind;
@@ -107,7 +123,7 @@ class World {
         shape, case_.heads, runs, std::min({case_.scratch_sections, case_.run_sections, case_.sections}));
     const DeviceArray<uint8_t> scratch(std::max<size_t>(args.scratch_bytes, 1));
     args.scratch = scratch.data();
-    expect_ran(case_.path == Path::kDecode ? attend_decode(args, nullptr) : attend_prefill(args, nullptr));
+    expect_ran(attend(case_.path, args));
     const DeviceArray<float> out(rows * shape.dim);
     const DeviceArray<float> lse(rows);
     expect_ran(merge_partials(
@@ -118,10 +134,10 @@ class World {
   void expect_truth() const {
     const Output output = run();
     const uint32_t dim = case_.kind.shape.dim;
-    const bool tiles = case_.path == Path::kPrefill && case_.rotary_dim == 0 && case_.scratch_sections > 0 &&
+    const bool tiles = case_.path != Path::kDecode && case_.rotary_dim == 0 && case_.scratch_sections > 0 &&
                        has_tiles(case_.kind.key_codec, case_.kind.value_codec, case_.kind.shape);
-    const double bound =
-        tiles ? kAttendErrorBoundTiles : bound_of(case_.kind.key_codec, case_.kind.value_codec);
+    const double of_tiles = case_.path == Path::kTiles ? kAttendErrorBoundTiles : kAttendErrorBoundPairs;
+    const double bound = tiles ? of_tiles : bound_of(case_.kind.key_codec, case_.kind.value_codec);
     for (uint32_t head = 0; head < case_.heads; ++head) {
       for (uint32_t r = 0; r < case_.rows; ++r) {
         const size_t row = size_t{head} * case_.rows + r;

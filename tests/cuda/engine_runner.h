@@ -24,6 +24,11 @@ class CudaEngine : public ::testing::Test {
    public:
     void expect_more_than(uint64_t /*count*/) const {}
   };
+  // Those that choose kernels: a GPU has its own.
+  template <typename Body>
+  void for_all_capabilities(Body body) {
+    body();
+  }
 };
 
 #else
@@ -44,6 +49,14 @@ class CudaEngine : public ::testing::Test {
    private:
     uint64_t before_ = emu::counters().launches;
   };
+  template <typename Body>
+  void for_all_capabilities(Body body) {
+    for (const int capability : {8, 9}) {
+      SCOPED_TRACE("compute capability " + std::to_string(capability));
+      emu::settings().capability = capability;
+      body();
+    }
+  }
 };
 
 #endif

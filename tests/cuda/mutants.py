@@ -103,12 +103,34 @@ MUTANTS = [
     ("the mass of the last block", "digests.cu", "add_mass(mass, here)", "here"),
     ("norms of queries without their second channel", "digests.cu", "squared(x, y)", "squared(x, 0.0)"),
     ("discs around the first key", "digest_fold.cuh", "fmax(farthest, squared(first(t) * steps - x", "fmax(farthest, squared(first(0) * steps - x"),
+    ("a pair without its means of keys", "pair_rows.cuh", "less[half][s] = mean * (scale[half] * key_steps[s]);", "less[half][s] = 0.0F * mean * key_steps[s];"),
+    ("a pair without its means of values", "pair_rows.cuh", "multiply_means(o[part], a,", "if (false) multiply_means(o[part], a,"),
+    ("a pair's worths that were counted already", "pair_rows.cuh", "rows.worth[half][0] = rows.worth[half][1] = 0.0F;", ""),
+    ("a pair's worths of another pair", "pair_rows.cuh", "if (at.i == waits) {", "if (at.i == 0) {"),
+    ("a pair's rows that are not brought to the maximum", "pair_rows.cuh", "if (__any_sync(kAllLanes, raised ? 1 : 0) != 0) raise_rows", "if (false) raise_rows"),
+    ("a pair's weights that are not brought to the maximum", "pair_rows.cuh", "const float share = exp2_approx(tops[half] - rows.m[half]);", "const float share = 1.0F;"),
+    ("a pair's worths that are not brought to the maximum", "pair_rows.cuh", "    rows.worth[half][1] *= keep[half];\n", ""),
+    ("a pair's sums before they are there", "pair_rows.cuh", "await_products<0>(sums, means);", "await_products<1>(sums, means);"),
+    ("a pair's outputs before they are there", "pair_rows.cuh", "await_products<1>(sums);", "await_products<2>(sums);"),
+    ("a pair's tokens are not masked", "pair_rows.cuh", "token < first[k / 2 % 2] ||", ""),
+    ("a section that a pair lacks is seen", "pair_rows.cuh", "token >= place.seen_below", "false"),
+    ("the largest of the pair's first section", "pair_rows.cuh", "const int at = kSectionSums * section + 4 * k + 2 * half;", "const int at = 4 * k + 2 * half;"),
+    ("queries of the other half of eight", "pair_rows.cuh", "__byte_perm(other, mine, 0x7362U)", "__byte_perm(mine, other, 0x7362U)"),
+    ("keys of a pair in another order", "section_pair.cuh", "token % 8 / 2 * 8 + token % 32 / 8 * 2", "token % 32 / 8 * 8 + token % 8 / 2 * 2"),
+    ("shares of the first section's scale", "unpack_pairs.cu", "fmaxf(top_of(format, packed.sections), top_of(format, second))", "top_of(format, packed.sections)"),
+    ("means of sections that a pair lacks", "unpack_pairs.cu", "kDim * (2 - count); i +=", "0U; i +="),
+    ("a pair is used before it is unpacked", "unpack_pairs.cu", "unpacked, means);\n  __syncthreads();", "unpacked, means);"),
+    ("a pair is read before it is there", "attend_warpgroups.cu", "await_pair(Slot slot) const { await(full + slot.index, slot.parity); }", "await_pair(Slot) const {}"),
+    ("a pair is overwritten while it is read", "attend_warpgroups.cu", "if (pair >= kSlots) await(", "if (false) await("),
+    ("a launch over pairs that forgets the one before", "attend_warpgroups.cu", "if (span.first > 0) {", "if (span.first > 1000000) {"),
+    ("the last row of pairs twice", "attend_warpgroups.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
+    ("few partials without their weights", "merge.cu", "const float weight = weights[p] == 0.0F ? 0.0F : exp2_approx(ms[p] - m);", "const float weight = 1.0F;"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "prefill_unpack.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
+UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -118,7 +140,7 @@ def unit_of(file):
         return file
     if file.startswith("staged_"):
         return "staged_rot4.cu"
-    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu",
+    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return shared[file]

@@ -86,7 +86,7 @@ class Attender {
 
   // kMiss names the lost pages in step->miss.
   Status run(Step* step, uint32_t layer, const AttendArgs& args);
-  // Gives back what was loaded ahead; before pages are loaded for anything else.
+  // Gives back what was loaded ahead; before pages are loaded for anything else, and before a rope changes.
   void release_ahead();
   // Starts loading a layer's pages [first_page, first_page + count), as far as staging memory goes. They are
   // held until they are attended, a step of other sequences begins, or their memory is needed.

@@ -106,6 +106,7 @@ Status Cache::set_rope(Sequence* sequence, Rope rope) {
   return on_stream([&]() -> Status {
     if (sequence->in_step)
       return invalid("rope cannot change while a step appends to the sequence; end the step first");
+    attender_->release_ahead();  // which of these pages are of the rope was told when they were looked up
     sequence->rope = std::move(rope);
     if (context_.config.key_space == KeySpace::kPreRope) {
       sequence->offsets = make_rope_offsets(sequence->rope, context_.config.page_tokens);

@@ -153,5 +153,30 @@ TEST(Prefetch, IsReadBeforeItIsAttendedAndNotAgain) {
   EXPECT_EQ(misses() - at_first, on_disk + count_pages(*engine, *sequence, 0).on_the_way);
 }
 
+// A step's last layer has begun to read the first one's pages for the next step, which come to another rope.
+TEST(Prefetch, PagesOfAnotherRopeAreMissedHoweverEarlyTheyWereRead) {
+  World world;
+  world.key_codec = world.value_codec = CodecId::kBf16;
+  world.max_step_tokens = 64;
+  world.host_budget = uint64_t{5} << 20;
+  world.nvme_budget = uint64_t{64} << 20;
+  const auto engine = open_engine(world);
+  ASSERT_NE(engine, nullptr);
+  Sequence* sequence = *engine->cache().create_sequence();
+  Rope rope = test_rope(world);
+  ASSERT_TRUE(engine->cache().set_rope(sequence, rope).ok());
+  constexpr uint64_t kTokens = 2940;
+  ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, kTokens, 60).status.ok());
+  ASSERT_TRUE(engine->cache().prefetch(sequence, 0, 0, kTokens).ok());
+  ++rope.epoch;
+  ASSERT_TRUE(engine->cache().set_rope(sequence, rope).ok());
+  ASSERT_TRUE(run_step(*engine, world, sequence, kTokens, 1).status.ok());
+  uint64_t old_pages = 0;
+  for (const SequenceLayer& layer : sequence->layers) {
+    for (const Page* page : layer.table->pages) old_pages += page->rope_epoch == rope.epoch ? 0 : 1;
+  }
+  EXPECT_EQ(old_pages, 0U) << "attended as if they were of the new rope";
+}
+
 }  // namespace
 }  // namespace quire::testing

@@ -148,6 +148,8 @@ void ready_run(Residency& residency, HeldRun* run) {
     const bool in_parts = (run->loading >> i & 1U) != 0;
     // A page of which one part is lost is lost.
     if (!in_parts || run->early_bytes[i] == nullptr) run->bytes[i] = run->early_bytes[i];
+    // What came in one part is read in one place, from which it may be carried to another.
+    if (!in_parts) run->early_heads[i] = 0;
   }
   run->loading = 0;
   run->early = 0;

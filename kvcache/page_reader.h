@@ -25,8 +25,8 @@ struct HeldRun {
   uint32_t wanted = 0;                            // bit i: page i is held; the others get no bytes
   uint32_t on_device = 0;                         // bit i: bytes of page i are memory of the PageDevice
   std::array<HeadMask, kRunPages> heads{};        // of page i: what the load brings
-  // What came with a load that was started before anybody knew what would be wanted (choose_ahead): of page i
-  // the sections of early_heads[i], at early_bytes[i].
+  // What came with a load that was started before anybody knew what would be wanted: of page i the sections
+  // of early_heads[i], at early_bytes[i]; after ready_run only of pages that came in two parts.
   LoadId early_load;
   uint32_t early = 0;    // bit i: page i comes with early_load
   bool guessed = false;  // what is early was guessed, or is a guess itself

@@ -178,5 +178,40 @@ TEST(Prefetch, PagesOfAnotherRopeAreMissedHoweverEarlyTheyWereRead) {
   EXPECT_EQ(old_pages, 0U) << "attended as if they were of the new rope";
 }
 
+// A device is given what is there from where it was put for it, so there must be one place.
+TEST(Prefetch, WhatCameBeforeItWasWantedStandsInOnePlace) {
+  World world;
+  world.key_codec = world.value_codec = CodecId::kBf16;
+  world.max_step_tokens = 64;
+  world.host_budget = uint64_t{5} << 20;
+  world.nvme_budget = uint64_t{64} << 20;
+  const auto engine = open_engine(world);
+  ASSERT_NE(engine, nullptr);
+  Cache& cache = engine->cache();
+  Sequence* sequence = *cache.create_sequence();
+  ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, 2940, 60).status.ok());
+  ASSERT_TRUE(cache.free(*cache.create_sequence()).ok());  // gives back what the last step read ahead
+  const auto page =
+      static_cast<uint32_t>(late_token_on_disk(*engine, world, *sequence, 0) / world.page_tokens);
+  const Status status = cache.run([&]() -> Status {
+    Residency& residency = engine->residency();
+    const PageTable* table = sequence->layers[0].table;
+    HeldRun early;
+    HeldRun run;
+    EXPECT_EQ(preload_run(residency, table, page, 1, 1, {}, sequence->rope.epoch, &early), Acquire::kHeld);
+    EXPECT_NE(early.loading, 0U);
+    const HeadMask wanted = head_bit(1);
+    EXPECT_EQ(acquire_run(residency, table, page, 1, 1, {&wanted, 1}, sequence->rope.epoch, &early, &run),
+              Acquire::kHeld);
+    EXPECT_NE(run.early_heads[0], 0U);
+    ready_run(residency, &run);
+    EXPECT_NE(run.bytes[0], nullptr);
+    EXPECT_EQ(run.early_heads[0], 0U);
+    release_run(residency, &run);
+    return {};
+  });
+  EXPECT_TRUE(status.ok()) << status.message();
+}
+
 }  // namespace
 }  // namespace quire::testing

@@ -161,19 +161,24 @@ bool Attender::hold_run(Call& call, size_t index) {
     if (preloaded.count > 0) ahead_.push_front(preloaded);
     return false;
   }
-  count_pages(run);
+  uint32_t early = 0;
+  for (uint32_t i = 0; i < run.count; ++i) early |= run.early_heads[i] != 0 ? 1U << i : 0U;
+  count_misses(run.loading | (run.guessed ? early : 0));
+  count_hits(run.wanted & ~(run.loading | early));
   count_foreseen(run, wanted);
   held_.push_back(run);
   return true;
 }
 
-void Attender::count_pages(const HeldRun& run) const {
-  uint32_t from_disk = run.loading;
-  for (uint32_t i = 0; i < run.count; ++i) from_disk |= run.early_heads[i] != 0 ? 1U << i : 0U;
-  const auto misses = static_cast<uint64_t>(std::popcount(from_disk));
-  const auto held = static_cast<uint64_t>(__builtin_popcount(run.wanted));
-  context_.counters.page_misses.fetch_add(misses, std::memory_order_relaxed);
-  context_.counters.page_hits.fetch_add(held - misses, std::memory_order_relaxed);
+// Pages are misses when their reads begin; what was read for a guess, when it is attended.
+void Attender::count_misses(uint32_t pages) const {
+  context_.counters.page_misses.fetch_add(static_cast<uint64_t>(std::popcount(pages)),
+                                          std::memory_order_relaxed);
+}
+
+void Attender::count_hits(uint32_t pages) const {
+  context_.counters.page_hits.fetch_add(static_cast<uint64_t>(std::popcount(pages)),
+                                        std::memory_order_relaxed);
 }
 
 void Attender::read_ahead(Call& call) {

@@ -117,7 +117,8 @@ class Attender {
   bool preload_chosen(const Call& call, const PageRun& chosen);
   void count_foreseen(const HeldRun& run, const PageRun& wanted) const;
   bool preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count);
-  void count_pages(const HeldRun& run) const;
+  void count_misses(uint32_t pages) const;
+  void count_hits(uint32_t pages) const;
   Status miss(Call& call, const HeldRun& run, uint32_t page_in_run);
   Status compute_wave(Call& call);
   void pass_wave(Call& call);

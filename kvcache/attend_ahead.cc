@@ -54,7 +54,10 @@ bool Attender::claim_ahead(const PageTable* table, const PageRun& wanted) {
   const auto ahead = find_ahead(table, wanted.first_page);
   if (ahead == ahead_.end()) return false;
   const bool same = claim_run(context_.residency, table, wanted.first_page, wanted.count, &*ahead);
-  if (same) held_.push_back(*ahead);
+  if (same) {
+    count_hits(ahead->wanted & ~ahead->loading);
+    held_.push_back(*ahead);
+  }
   ahead_.erase(ahead);
   return same;
 }
@@ -89,7 +92,7 @@ bool Attender::preload(const Sequence& sequence, uint32_t layer, uint32_t first_
                   &run) != Acquire::kHeld) {
     return false;
   }
-  count_pages(run);
+  count_misses(run.loading);
   ahead_.push_back(run);
   return true;
 }

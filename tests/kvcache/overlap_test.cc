@@ -213,5 +213,34 @@ TEST(Prefetch, WhatCameBeforeItWasWantedStandsInOnePlace) {
   EXPECT_TRUE(status.ok()) << status.message();
 }
 
+// A choice takes of what was prefetched what it wants.
+TEST(Prefetch, PagesThatAreChosenAreCountedOnce) {
+  World world;
+  world.digests = true;
+  world.key_codec = world.value_codec = CodecId::kBf16;
+  world.max_step_tokens = 64;
+  world.eviction = Eviction::kNewestFirst;  // what is read does not stay
+  world.selection.kind = SelectionKind::kTopPages;
+  world.selection.pages = 1000;
+  world.nvme_budget = uint64_t{64} << 20;
+  for (const uint64_t host_mib : {5, 64}) {
+    world.host_budget = host_mib << 20;
+    const auto engine = open_engine(world);
+    ASSERT_NE(engine, nullptr);
+    Sequence* sequence = *engine->cache().create_sequence();
+    constexpr uint64_t kTokens = 2400;
+    ASSERT_TRUE(run_chunks(*engine, world, sequence, 0, kTokens, 60).status.ok());
+    const CacheCounters& counters = engine->counters();
+    const uint64_t hits = counters.page_hits.load();
+    const uint64_t misses = counters.page_misses.load();
+    const uint64_t attended = counters.host_attended_pages.load();
+    ASSERT_TRUE(engine->cache().prefetch(sequence, 0, 0, kTokens).ok());
+    ASSERT_TRUE(run_step(*engine, world, sequence, kTokens, 1).status.ok());
+    EXPECT_EQ(counters.page_misses.load() > misses, host_mib == 5);
+    EXPECT_EQ(counters.page_hits.load() - hits + counters.page_misses.load() - misses,
+              counters.host_attended_pages.load() - attended);
+  }
+}
+
 }  // namespace
 }  // namespace quire::testing

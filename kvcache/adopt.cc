@@ -33,7 +33,8 @@ bool proven_page(const CacheContext& context, uint32_t layer_index, uint32_t blo
   PageHeader header{};
   if (read_page_header(bytes, &header, entries) != HeaderFault::kNone) return false;
   if (header.kind != layer.kind_of(block) || header.token_count != context.config.page_tokens ||
-      header.rope_epoch != rope_epoch || header.layer_params_hash != layer.params_hash) {
+      header.rope_epoch != context.config.page_epoch(rope_epoch) ||
+      header.layer_params_hash != layer.params_hash) {
     return false;
   }
   for (size_t head = 0; head < entries.size(); ++head) {
@@ -64,7 +65,10 @@ Status place_page(const CacheContext& context, uint32_t layer, uint32_t block, s
   const Result<uint8_t*> slot = residency.new_slot(lock, length);
   if (!slot.ok()) return slot.status();
   Status status = copy_to_slot(residency, bytes, *slot);
-  if (status.ok()) status = residency.publish(lock, table, *slot, length, to->rope.epoch, entries);
+  if (status.ok()) {
+    status =
+        residency.publish(lock, table, *slot, length, context.config.page_epoch(to->rope.epoch), entries);
+  }
   if (!status.ok()) {
     residency.free_slot(lock, residency.seal_tier(), *slot, length);
     return status;
@@ -82,7 +86,7 @@ bool has_block(const CacheContext& context, const Sequence& sequence, uint32_t b
   return std::all_of(sequence.layers.begin(), sequence.layers.end(), [&](const SequenceLayer& layer) {
     if (layer.table->pages.size() <= block) return false;
     const Page* page = layer.table->pages[block];
-    return !page->lost() && page->rope_epoch == rope_epoch;
+    return !page->lost() && page->rope_epoch == context.config.page_epoch(rope_epoch);
   });
 }
 
@@ -121,7 +125,8 @@ Status copy_block(const CacheContext& context, const Sequence& from, uint32_t bl
   for (uint32_t layer = 0; layer < context.config.layers; ++layer) {
     const Result<const uint8_t*> page = reader.read(from.layers[layer].table, block);
     if (!page.ok()) return page.status();
-    if (reader.page()->rope_epoch != from.rope.epoch) return not_proven(layer, block);
+    if (reader.page()->rope_epoch != context.config.page_epoch(from.rope.epoch))
+      return not_proven(layer, block);
     std::memcpy(bytes.data() + at, *page, reader.page()->bytes);
     at += reader.page()->bytes;
   }

@@ -144,7 +144,7 @@ bool Attender::hold_run(Call& call, size_t index) {
   if (call.selective() && !call.checked()) heads = std::span(wanted.heads).first(wanted.count);
   const auto acquire = [&] {
     return acquire_run(context_.residency, table, wanted.first_page, wanted.count, wanted.wanted, heads,
-                       sequence.rope.epoch, &preloaded, &run);
+                       context_.config.page_epoch(sequence.rope.epoch), &preloaded, &run);
   };
   Acquire got = acquire();
   // Nothing is under way that will give staging memory back: what is wanted last of what is ahead must.

@@ -88,8 +88,8 @@ bool Attender::any_on_disk() {
 bool Attender::preload(const Sequence& sequence, uint32_t layer, uint32_t first_page, uint32_t count) {
   const PageTable* table = sequence.layers[layer].table;
   HeldRun run;
-  if (preload_run(context_.residency, table, first_page, count, all_pages(count), {}, sequence.rope.epoch,
-                  &run) != Acquire::kHeld) {
+  if (preload_run(context_.residency, table, first_page, count, all_pages(count), {},
+                  context_.config.page_epoch(sequence.rope.epoch), &run) != Acquire::kHeld) {
     return false;
   }
   count_misses(run.loading);
@@ -141,8 +141,8 @@ bool Attender::preload_chosen(const Call& call, const PageRun& chosen) {
   const Sequence& sequence = *call.step->entries[chosen.entry].sequence;
   HeldRun run;
   if (preload_run(context_.residency, sequence.layers[call.layer].table, chosen.first_page, chosen.count,
-                  chosen.wanted, std::span(chosen.heads).first(chosen.count), sequence.rope.epoch,
-                  &run) != Acquire::kHeld) {
+                  chosen.wanted, std::span(chosen.heads).first(chosen.count),
+                  context_.config.page_epoch(sequence.rope.epoch), &run) != Acquire::kHeld) {
     return false;
   }
   uint64_t read = 0;

@@ -54,6 +54,8 @@ struct CacheConfig {
   std::vector<LayerConfig> layer;  // [layers]
 
   uint32_t group() const { return query_heads / kv_heads; }
+  // Of pages under a rope: keys that are turned when they are read serve any.
+  uint32_t page_epoch(uint32_t rope_epoch) const { return key_space == KeySpace::kPreRope ? 0 : rope_epoch; }
   SectionShape shape() const { return {page_tokens, head_dim}; }
   // A frame holds one page unfolded: keys [kv_heads][page_tokens][head_dim], then values, f32.
   uint32_t frame_side_floats() const { return kv_heads * page_tokens * head_dim; }

@@ -40,7 +40,7 @@ Status publish_page(const CacheContext& context, const SealJob& job, uint8_t* sl
                     std::span<const SectionEntry> entries, std::span<const uint8_t> digests) {
   Residency& residency = context.residency;
   const uint32_t bytes = context.config.layer[job.layer].layout_of(job.page).bytes;
-  const uint32_t epoch = job.sequence->rope.epoch;
+  const uint32_t epoch = context.config.page_epoch(job.sequence->rope.epoch);
   ResidencyLock lock = residency.lock();
   PageTable* table = job.sequence->layers[job.layer].table;
   Status status;
@@ -152,7 +152,7 @@ void write_header(const CacheContext& context, const SealJob& job, std::span<con
   PageHeader header{};
   header.kind = layer.kind_of(job.page);
   header.token_count = static_cast<uint8_t>(context.config.page_tokens);
-  header.rope_epoch = job.sequence->rope.epoch;
+  header.rope_epoch = context.config.page_epoch(job.sequence->rope.epoch);
   header.layer_params_hash = layer.params_hash;
   write_page_header(header, entries, {page, layer.layout_of(job.page).header_bytes});
 }
@@ -160,7 +160,7 @@ void write_header(const CacheContext& context, const SealJob& job, std::span<con
 bool needs_refill(const CacheContext& context, const Sequence& sequence, uint32_t layer, uint32_t page) {
   ResidencyLock lock = context.residency.lock();
   const Page* p = sequence.layers[layer].table->pages[page];
-  return p->lost() || p->rope_epoch != sequence.rope.epoch;
+  return p->lost() || p->rope_epoch != context.config.page_epoch(sequence.rope.epoch);
 }
 
 void digest_page(const CacheContext& context, uint32_t layer, uint32_t page, const uint8_t* bytes,

@@ -280,6 +280,19 @@ TEST_F(Store, PagesOfAnotherRopeEpochAreAMissAndForksKeepTheirs) {
   EXPECT_EQ(count_refills(), after);
 }
 
+// Their keys are turned when they are read.
+TEST_F(Store, PreRopePagesOutliveTheirRope) {
+  world_.key_space = KeySpace::kPreRope;
+  open();
+  run(sequence_, 0, 100);
+  Rope rope = test_rope(world_);
+  rope.epoch = 2;
+  ASSERT_TRUE(engine_->cache().set_rope(sequence_, rope).ok());
+  const uint64_t before = count_refills();
+  run(sequence_, 100, 20);
+  EXPECT_EQ(count_refills(), before);
+}
+
 TEST_F(Store, OverBudgetWithoutADiskNamesTheWayOut) {
   world_.key_codec = world_.value_codec = CodecId::kBf16;
   world_.max_step_tokens = 64;

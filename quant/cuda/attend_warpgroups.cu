@@ -174,8 +174,7 @@ __device__ __forceinline__ void attend_sink(const AttendArgs& args, const uint8_
   }
 }
 
-// What one warp of a group does: 16 rows from first_row on. queries: the group's operand. begin: the run's
-// first section here.
+// What one warp of a group does: 16 rows from first_row on. queries: the group's operand; scales: the warp's.
 template <int kBlocks>
 __device__ __forceinline__ void attend_rows(const AttendArgs& args, const SectionSpan& span,
                                             const PairQueue<kBlocks>& queue, uint32_t sections, uint32_t head,

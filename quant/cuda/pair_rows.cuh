@@ -214,7 +214,7 @@ __device__ __forceinline__ void weigh_pair(const uint8_t* pair, Lane at, const i
 
 // ---- products ----
 
-// Of the queries and a section's keys, and, with the second section's, of the means of both.
+// Of queries and a section's keys.
 template <int kBlocks>
 __device__ __forceinline__ void begin_keys(CoreMatrix queries, CoreMatrix pair, int section,
                                            int (&sums)[kSectionSums]) {
@@ -226,6 +226,7 @@ __device__ __forceinline__ void begin_keys(CoreMatrix queries, CoreMatrix pair, 
                    b > 0);
   }
 }
+// And the means of both sections' keys.
 template <int kBlocks>
 __device__ __forceinline__ void begin_means(CoreMatrix queries, const uint8_t* pair, int (&sums)[4]) {
   constexpr uint32_t kQueryStep = kGroupRows * kCoreWidth;
@@ -234,7 +235,7 @@ __device__ __forceinline__ void begin_means(CoreMatrix queries, const uint8_t* p
   for (uint32_t b = 0; b < kBlocks; ++b)
     multiply_bytes(sums, behind(queries, 2 * b * kQueryStep), behind(means, 2 * b * kCoreBytes), b > 0);
 }
-// Of 64 channels.
+// Of weights and 64 channels of values.
 template <int kBlocks>
 __device__ __forceinline__ void begin_values(const uint32_t (&weights)[4][4], const uint8_t* pair,
                                              uint32_t part, int (&sums)[32]) {
@@ -258,7 +259,6 @@ __device__ __forceinline__ void add_means(const uint8_t* means, PairRows& rows, 
     const SplitPair split = split_pair(rows.worth[half][0], rows.worth[half][1]);
     a[half] = split.high;
     a[half + 2] = split.low;
-    rows.worth[half][0] = rows.worth[half][1] = 0.0F;
   }
   // Both halves of the reduction are the same sections: the higher and the lower parts of their worths.
   const CoreMatrix all = core_matrix(means, 0, kCoreBytes);

@@ -105,7 +105,6 @@ MUTANTS = [
     ("discs around the first key", "digest_fold.cuh", "fmax(farthest, squared(first(t) * steps - x", "fmax(farthest, squared(first(0) * steps - x"),
     ("a pair without its means of keys", "pair_rows.cuh", "less[half][s] = mean * (scale[half] * key_steps[s]);", "less[half][s] = 0.0F * mean * key_steps[s];"),
     ("a pair without its means of values", "pair_rows.cuh", "multiply_means(o[part], a,", "if (false) multiply_means(o[part], a,"),
-    ("a pair's worths that were counted already", "pair_rows.cuh", "rows.worth[half][0] = rows.worth[half][1] = 0.0F;", ""),
     ("a pair's worths of another pair", "pair_rows.cuh", "if (at.i == waits) {", "if (at.i == 0) {"),
     ("a pair's rows that are not brought to the maximum", "pair_rows.cuh", "if (__any_sync(kAllLanes, raised ? 1 : 0) != 0) raise_rows", "if (false) raise_rows"),
     ("a pair's weights that are not brought to the maximum", "pair_rows.cuh", "const float share = exp2_approx(tops[half] - rows.m[half]);", "const float share = 1.0F;"),

@@ -17,11 +17,6 @@ constexpr uint32_t kPrefillThreads = kPrefillWarps * kWarpLanes;
 constexpr uint32_t kRows = kPrefillWarps * kWarpRows;
 constexpr uint32_t kSlots = 3;  // of sections: one is multiplied, the others are under way
 
-// Where a row's partial stands.
-__device__ __forceinline__ size_t partial_of(const AttendArgs& args, uint32_t head, uint32_t row) {
-  return (size_t{head} * gridDim.x + blockIdx.x) * args.rows + row;
-}
-
 template <int kBlocks>
 __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
                                            const OwnRow& own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
@@ -42,20 +37,6 @@ __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head
     if (at.i != 0) continue;
     args.partials.m[out] = l == 0.0F ? -INFINITY : rows[r].m;
     args.partials.l[out] = l;
-  }
-}
-
-// Of the block's rows, where the head has no section in the run.
-template <int kBlocks>
-__device__ __forceinline__ void store_empty(const AttendArgs& args, uint32_t head, uint32_t first_row) {
-  constexpr uint32_t kDim = kBlocks * 32;
-  const uint32_t rows = min(kRows, args.rows - first_row);
-  const size_t out = partial_of(args, head, first_row);
-  for (uint32_t i = threadIdx.x; i < rows * kDim; i += kPrefillThreads)
-    args.partials.o[out * kDim + i] = 0.0F;
-  for (uint32_t r = threadIdx.x; r < rows; r += kPrefillThreads) {
-    args.partials.m[out + r] = -INFINITY;
-    args.partials.l[out + r] = 0.0F;
   }
 }
 
@@ -151,7 +132,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
   const uint32_t head = blockIdx.y;
   const uint32_t count = sections_here(args, span, head, blockIdx.x);
   if (count == 0) {  // the whole block: an earlier launch has ended its run, or it has none
-    if (span.first == 0) store_empty<kBlocks>(args, head, blockIdx.z * kRows);
+    if (span.first == 0) store_empty<kBlocks>(args, head, blockIdx.z * kRows, kRows);
     return;
   }
   const uint32_t first_row = blockIdx.z * kRows + threadIdx.x / kWarpLanes * kWarpRows;

@@ -21,11 +21,6 @@ constexpr int kRowRegisters = 240;
 constexpr uint32_t kRows = kGroups * kGroupRows;
 constexpr uint32_t kSlots = 5;  // of pairs
 
-// Where a row's partial stands.
-__device__ __forceinline__ size_t partial_of(const AttendArgs& args, uint32_t head, uint32_t row) {
-  return (size_t{head} * gridDim.x + blockIdx.x) * args.rows + row;
-}
-
 // Where a pair is to be found, one after the other.
 struct Slot {
   uint32_t index = 0;
@@ -98,19 +93,6 @@ __device__ __forceinline__ void store_rows(const AttendArgs& args, uint32_t head
     if (at.i != 0) continue;
     args.partials.m[out] = rows.l[half] == 0.0F ? -INFINITY : rows.m[half];
     args.partials.l[out] = rows.l[half];
-  }
-}
-
-// Of the block's rows, where the head has no section in the run.
-template <int kBlocks>
-__device__ __forceinline__ void store_empty(const AttendArgs& args, uint32_t head, uint32_t first_row) {
-  constexpr uint32_t kDim = kBlocks * 32;
-  const uint32_t rows = min(kRows, args.rows - first_row);
-  const size_t out = partial_of(args, head, first_row);
-  for (uint32_t i = threadIdx.x; i < rows * kDim; i += kThreads) args.partials.o[out * kDim + i] = 0.0F;
-  for (uint32_t r = threadIdx.x; r < rows; r += kThreads) {
-    args.partials.m[out + r] = -INFINITY;
-    args.partials.l[out + r] = 0.0F;
   }
 }
 
@@ -243,7 +225,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   const uint32_t head = blockIdx.y;
   const uint32_t sections = sections_here(args, span, head, blockIdx.x);
   if (sections == 0) {  // the whole block: an earlier launch has ended its run, or it has none
-    if (span.first == 0) store_empty<kBlocks>(args, head, blockIdx.z * kRows);
+    if (span.first == 0) store_empty<kBlocks>(args, head, blockIdx.z * kRows, kRows);
     return;
   }
   Smem shared;

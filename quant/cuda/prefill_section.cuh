@@ -77,6 +77,24 @@ __device__ __forceinline__ void pack_low_bytes(const float* x, uint32_t& first, 
 // Unpacks the span's sections into scratch.
 cudaError_t unpack_for_prefill(const AttendArgs& args, const SectionSpan& span, cudaStream_t stream);
 
+// Where the partial of a row of this block's run stands.
+__device__ __forceinline__ size_t partial_of(const AttendArgs& args, uint32_t head, uint32_t row) {
+  return (size_t{head} * gridDim.x + blockIdx.x) * args.rows + row;
+}
+// Of the block's rows, where the head has no section in the run.
+template <int kBlocks>
+__device__ __forceinline__ void store_empty(const AttendArgs& args, uint32_t head, uint32_t first_row,
+                                            uint32_t most_rows) {
+  constexpr uint32_t kDim = kBlocks * 32;
+  const uint32_t rows = min(most_rows, args.rows - first_row);
+  const size_t out = partial_of(args, head, first_row);
+  for (uint32_t i = threadIdx.x; i < rows * kDim; i += blockDim.x) args.partials.o[out * kDim + i] = 0.0F;
+  for (uint32_t r = threadIdx.x; r < rows; r += blockDim.x) {
+    args.partials.m[out + r] = -INFINITY;
+    args.partials.l[out + r] = 0.0F;
+  }
+}
+
 // Calls attend(span) for one part of the runs after the other, each as many groups of `group_bytes` as
 // scratch takes.
 template <typename Attend>

@@ -14,7 +14,7 @@ constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 // Multiply-accumulates as the kernels execute them for `products` products of a query with a key and as many
 // of a weight with a value: quant/cpu/quads_*-inl.h. VNNI multiplies bytes, queries are two of them and
 // weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Keys that are rotated while they
-// are read are multiplied as floats, or in 16 bits where turn_levels-inl.h serves them: two bytes' worth
+// are read are multiplied as floats, or in 16 bits where turn_words-inl.h serves them: two bytes' worth
 // each. What the table of AVX-VNNI leaves to AVX2 (avxvnni.cc) is AVX2's.
 MacCounts macs_of(const FoldedHeads& heads, Isa table, double products) {
   const CodecInfo& key = *find_codec(heads.kind.key_codec);

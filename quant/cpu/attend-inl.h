@@ -18,12 +18,12 @@ inline void load_sinks(const FoldedPages& pages, const uint8_t* section, Tile& t
   }
 }
 
-// Keys of the `index`-th section of the call, rotated.
+// What rotates the keys of the `index`-th section of the call; keys in f32 are rotated at once.
 inline void turn_keys(const FoldedPages& pages, const CodecInfo& key, size_t index, KeyPath path,
                       Tile& tile) {
   const uint32_t half = pages.rotation->rotary_dim / 2;
   tile.base = {pages.rotation->base_cos + index * half, pages.rotation->base_sin + index * half, half};
-  path == KeyPath::kWords ? turn_levels(key, tile) : rope_keys(pages, key, tile);
+  path == KeyPath::kWords ? set_pairs(key, tile) : rope_keys(pages, key, tile);
 }
 
 inline void attend_sinks(const FoldedPages& pages, const CodecInfo& key, const uint8_t* section,
@@ -47,7 +47,7 @@ inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const
   for (RowBlock& block : tile.row_blocks()) {
     const BlockSteps& step = steps.of(block);
     step.fold(tile, block);
-    step.score(tile, block);
+    (block.first == 0 ? step.score_first : step.score)(tile, block);
     if (step.score_outliers != nullptr) step.score_outliers(tile, block);
     (masked ? step.weigh_masked : step.weigh)(tile, block);
     if (step.weigh_outliers != nullptr)

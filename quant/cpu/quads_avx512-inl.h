@@ -88,6 +88,28 @@ struct Codes<kSide, Form{3}> {
   }
 };
 
+// Of each lane, the two low bytes of both to `a` and the two high ones to `b`.
+HWY_INLINE void exchange_words(__m512i& a, __m512i& b) {
+  alignas(64) static constexpr std::array<uint16_t, 64> kLowAndHigh = [] {
+    std::array<uint16_t, 64> index{};
+    for (uint16_t i = 0; i < 64; ++i) index[i] = static_cast<uint16_t>(i % 32 / 2 * 2 + i % 2 * 32 + i / 32);
+    return index;
+  }();
+  const __m512i low = _mm512_permutex2var_epi16(a, _mm512_load_si512(kLowAndHigh.data()), b);
+  b = _mm512_permutex2var_epi16(a, _mm512_load_si512(kLowAndHigh.data() + 32), b);
+  a = low;
+}
+template <class Step>
+HWY_INLINE void exchange_step_words(Step& a, Step& b) {
+  if constexpr (Step::kQuads == 8) {  // 3 bits
+    exchange_words(a.low[0], b.low[0]);
+    exchange_words(a.low[1], b.low[1]);
+    exchange_words(a.high, b.high);
+  } else {
+    exchange_words(a.bytes, b.bytes);
+  }
+}
+
 // What chains go on from: the bytes before those of `step`. Before the first stand the last, each of the
 // lane's next byte (FORMATS.md, "Trellis codecs").
 HWY_INLINE __m512i load_before(const uint8_t* plane, uint32_t step, uint32_t steps, uint32_t lane,

@@ -73,6 +73,7 @@ struct BlockSteps {
   BlockStep query;  // once per call, or null
   BlockStep fold;   // once per section
   BlockStep score;
+  BlockStep score_first;  // of the first block
   BlockStep weigh;
   BlockStep weigh_masked;
   BlockStep score_outliers;  // after score, or null
@@ -140,10 +141,13 @@ BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath pa
     }
     if (path == KeyPath::kWords) {
       steps.query = &measure_pairs;
-      steps.fold = &turn_and_quantise<kRows>;
+      const bool rotated = key.family == CodecFamily::kRotated;
+      steps.fold = rotated ? &turn_and_quantise<true, kRows> : &turn_and_quantise<false, kRows>;
       steps.score = &score_words<kRows>;
+      steps.score_first = turning_score<kRows>(key);
     }
   }
+  if (steps.score_first == nullptr) steps.score_first = steps.score;
   choose_value_steps<kRows, Shape>(value, &steps);
   return steps;
 }

@@ -53,15 +53,18 @@ struct Tile {
   float* keys;               // [dim][tokens]: keys that are rotated while they are read
   float* turned_query;       // [kMaxBlockRows][dim]: queries for these
   BaseAngles base;           // of the section whose keys they are
-  // The same in 16 bits, turn_levels-inl.h.
+  // The same in 16 bits, turn_words-inl.h.
   int32_t* turns;  // constants of the call, where `keys` would be
   TurnedLevels* turned_levels;
-  int32_t* key_words;  // [dim / 4][2][tokens]
-  int32_t* mixed;      // [2][dim / 4][sixteen lanes]
-  float* pair_factor;  // [dim / 2]
-  float* pair_length;  // [rows][dim / 2]
-  float key_unit;      // score = key_unit * query_scale * sum of integers
-  float* sink_keys;    // [kMaxSinkTokens][dim]
+  int32_t* key_words;   // [dim / 2][tokens]
+  int32_t* mixed;       // [dim / 2][sixteen lanes]
+  int32_t* pair_scale;  // [dim / 2]: of pairs of channels, keys per channel
+  int32_t* pair_mid;    // midpoints, or the mean
+  float mixed_unit;     // rotated: of mixed levels
+  float* pair_factor;   // [dim / 2]
+  float* pair_length;   // [rows][dim / 2]
+  float key_unit;       // score = key_unit * query_scale * sum of integers
+  float* sink_keys;     // [kMaxSinkTokens][dim]
   float* sink_values;
 
   std::span<RowBlock> row_blocks() const { return {blocks, block_count}; }
@@ -107,6 +110,8 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   const size_t pairs = CommonShape::is(shape) ? dim / 2 : 0;  // no other shape is turned in 16 bits
   tile->key_words = carver.take<int32_t>(shape.tokens * pairs);
   tile->mixed = carver.take<int32_t>(pairs * kLanes);
+  tile->pair_scale = carver.take<int32_t>(pairs);
+  tile->pair_mid = carver.take<int32_t>(pairs);
   tile->pair_factor = carver.take<float>(pairs);
   tile->pair_length = carver.take<float>(rows * pairs);
   tile->block_count = 0;

@@ -49,22 +49,18 @@ HWY_INLINE Words operator*(Words a, Words b) {
 // The low 16 bits of each number: `low` first.
 HWY_INLINE Ints pack_words(Ints low, Ints high) { return (low & splat(0xFFFF)) | shift_left(high, 16); }
 
-// (a, b) of each lane becomes (a + b, a - b).
-HWY_INLINE Words mix_lanes(Words x) {
+// (a, b) of each lane becomes (b, a).
+HWY_INLINE Words swap_lanes(Words x) {
   Words out;
   for (uint32_t i = 0; i < kParts; ++i) {
 #if defined(QUIRE_SIMD_AVX512)
-    const __m512i swapped = _mm512_rol_epi32(x.part[i].raw, 16);
-    const __m512i sum = _mm512_add_epi16(swapped, x.part[i].raw);
-    out.part[i].raw = _mm512_mask_sub_epi16(sum, 0xAAAAAAAA, swapped, x.part[i].raw);
+    out.part[i].raw = _mm512_rol_epi32(x.part[i].raw, 16);
 #elif defined(QUIRE_SIMD_AVX2)
-    const __m256i raw = x.part[i].raw;
-    const __m256i swapped = _mm256_or_si256(_mm256_slli_epi32(raw, 16), _mm256_srli_epi32(raw, 16));
-    const __m256i signs = _mm256_set1_epi32(static_cast<int32_t>(0xFFFF0001U));
-    out.part[i].raw = _mm256_add_epi16(swapped, _mm256_sign_epi16(raw, signs));
+    const __m256i order =
+        _mm256_set_epi64x(0x0D0C0F0E09080B0A, 0x0504070601000302, 0x0D0C0F0E09080B0A, 0x0504070601000302);
+    out.part[i].raw = _mm256_shuffle_epi8(x.part[i].raw, order);
 #else
-    const int16x8_t signs = vreinterpretq_s16_u32(vdupq_n_u32(0xFFFF0001U));
-    out.part[i].raw = vmlaq_s16(vrev32q_s16(x.part[i].raw), x.part[i].raw, signs);
+    out.part[i].raw = vrev32q_s16(x.part[i].raw);
 #endif
   }
   return out;
@@ -138,6 +134,48 @@ HWY_INLINE Words mixed_levels(const Levels& levels) {
 #endif
   return out;
 }
+
+// Of one quad in each half, in lanes of two: what mixed_levels gives for elements 0 and 1, and for 2 and 3.
+struct MixedLevels {
+  Words first;
+  Words second;
+};
+
+// The codes of quads q (`a`) and of those half a token away (`b`), whose lanes are to be shared by channels c
+// and c + dim / 2. With AVX-512 the bytes of codes are brought together, which serves all their fields.
+template <class Step>
+struct StepPair {
+#if defined(QUIRE_SIMD_AVX512)
+  Step low;   // elements 0 and 1 of both
+  Step high;  // elements 2 and 3
+  HWY_INLINE StepPair(const Step& a, const Step& b) : low(a), high(b) { exchange_step_words(low, high); }
+  template <uint32_t kField, uint32_t kKind>
+  HWY_INLINE MixedLevels mixed(__m512i table) const {
+    return {mixed_levels<kKind>(low.template levels<kField>(table)),
+            mixed_levels<kKind>(high.template levels<kField>(table))};
+  }
+#else
+  Step a;
+  Step b;
+  HWY_INLINE StepPair(const Step& first, const Step& second) : a(first), b(second) {}
+  template <uint32_t kField, uint32_t kKind, class Table>
+  HWY_INLINE MixedLevels mixed(const Table& table) const {
+    const Words x = mixed_levels<kKind>(a.template levels<kField>(table));
+    const Words y = mixed_levels<kKind>(b.template levels<kField>(table));
+    MixedLevels out;
+    for (uint32_t i = 0; i < kParts; ++i) {
+#if defined(QUIRE_SIMD_AVX2)
+      out.first.part[i].raw = _mm256_blend_epi16(x.part[i].raw, _mm256_slli_epi32(y.part[i].raw, 16), 0xAA);
+      out.second.part[i].raw = _mm256_blend_epi16(_mm256_srli_epi32(x.part[i].raw, 16), y.part[i].raw, 0xAA);
+#else
+      out.first.part[i].raw = vtrn1q_s16(x.part[i].raw, y.part[i].raw);
+      out.second.part[i].raw = vtrn2q_s16(x.part[i].raw, y.part[i].raw);
+#endif
+    }
+    return out;
+  }
+#endif
+};
 
 // 32 channels from `first` on, 16 bits each, as pairs: channels 0 and 2 of each quad at pairs[quad], 1 and 3
 // at pairs[quads + quad].

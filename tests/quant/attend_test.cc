@@ -391,8 +391,7 @@ void leave_rotated_space_f64(std::vector<double>* keys, uint32_t dim, const std:
 // the scores of each have a standard deviation of two nats.
 class AttendPreRope : public Attend {
  protected:
-  void expect_turned_truth(const Sections& sections, uint32_t rotary_dim) const {
-    constexpr uint32_t kRows = 5;
+  void expect_turned_truth(const Sections& sections, uint32_t rotary_dim, uint32_t rows = 5) const {
     const std::vector<double> bases{640, 8192};
     const SectionShape shape = sections.kind.shape;
     const CodecInfo& codec = *find_codec(sections.kind.key_codec);
@@ -412,15 +411,15 @@ class AttendPreRope : public Attend {
                bases[t / shape.tokens] + static_cast<double>(t % shape.tokens));
     }
 
-    AlignedArray<float> q = queries(kRows, shape.dim, 94);
-    for (uint32_t r = 0; r < kRows; ++r) spread_scores(tokens, q.data() + size_t{r} * shape.dim);
-    State state(kRows, shape.dim);
-    folded(sections, {q.data(), kRows, nullptr}, &state, &rotation);
+    AlignedArray<float> q = queries(rows, shape.dim, 94);
+    for (uint32_t r = 0; r < rows; ++r) spread_scores(tokens, q.data() + size_t{r} * shape.dim);
+    State state(rows, shape.dim);
+    folded(sections, {q.data(), rows, nullptr}, &state, &rotation);
     state.finish(kernels());
     // Keys pass through f32 tables of cosines and sines: a few more roundings than the other bounds.
     const double bound =
         std::max(pair_bound(codec.id, sections.kind.value_codec), 4 * kAttendErrorBoundFloat);
-    for (uint32_t r = 0; r < kRows; ++r) {
+    for (uint32_t r = 0; r < rows; ++r) {
       const std::vector<double> query(q.data() + size_t{r} * shape.dim, q.data() + size_t{r + 1} * shape.dim);
       const Truth truth = attend_f64(query, tokens, 0, sections.token_count());
       EXPECT_LE(relative_error(state.row(r), truth.output), bound) << "row " << r;
@@ -455,6 +454,17 @@ TEST_P(AttendPreRope, RotatesKeysOnRead) {
       SCOPED_TRACE(std::string(codec.name) + ", " + shape_name(shape) + ", rotary " +
                    std::to_string(rotary_dim));
       expect_turned_truth(Sections(kind_of(codec.id, codec.id, shape), 2, 93), rotary_dim);
+    }
+  }
+}
+
+// The first block of rows turns the keys, others read them.
+TEST_P(AttendPreRope, RotatesKeysForAllRowCounts) {
+  for (const CodecId codec : {CodecId::kInt4, CodecId::kInt3, CodecId::kRot4, CodecId::kRot3}) {
+    const Sections sections(kind_of(codec, codec, {64, 128}), 2, 98);
+    for (const uint32_t rows : {1U, 2U, 3U, 4U, 8U, 11U}) {
+      SCOPED_TRACE(std::string(find_codec(codec)->name) + ", " + std::to_string(rows) + " rows");
+      expect_turned_truth(sections, 128, rows);
     }
   }
 }

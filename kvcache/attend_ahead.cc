@@ -17,6 +17,11 @@ uint64_t sections(HeadMask heads, uint32_t kv_heads) {
   return std::min<uint64_t>(kv_heads, static_cast<uint64_t>(std::popcount(heads)));
 }
 
+bool is_of_layer(const HeldRun& run, const Step& step, uint32_t layer) {
+  return std::ranges::any_of(
+      step.entries, [&](const StepEntry& entry) { return entry.sequence->layers[layer].table == run.table; });
+}
+
 }  // namespace
 
 template <typename Predicate>
@@ -73,11 +78,7 @@ HeldRun Attender::take_ahead(const PageTable* table, uint32_t first_page) {
 
 // Gives back what is left of a layer that has been attended.
 void Attender::release_layer(const Step& step, uint32_t layer) {
-  release_ahead_if([&](const HeldRun& run) {
-    return std::ranges::any_of(step.entries, [&](const StepEntry& entry) {
-      return entry.sequence->layers[layer].table == run.table;
-    });
-  });
+  release_ahead_if([&](const HeldRun& run) { return is_of_layer(run, step, layer); });
 }
 
 bool Attender::any_on_disk() {
@@ -128,8 +129,7 @@ void Attender::keep_sealed(const Call& call) {
     tile.fold_begin = std::min(tile.fold_begin, tile.fold_end);
   }
   std::erase_if(plan_.runs, [&](PageRun& run) {
-    const PageTable& table = *call.step->entries[run.entry].sequence->layers[call.layer].table;
-    const uint32_t pages = page_count(context_.residency, table);
+    const uint32_t pages = page_count(context_.residency, call.table(run));
     if (run.first_page >= pages) return true;
     run.count = std::min(run.count, pages - run.first_page);
     return false;
@@ -169,12 +169,14 @@ Status Attender::choose_ahead(Step* step, uint32_t layer, const AttendArgs& args
   if (!call.selective() || call.checked() || context_.residency.device() != nullptr || !any_on_disk())
     return {};
   release_strangers(*step);
-  release_layer(*step, layer);
+  // An earlier guess makes way; what was prefetched is as good for the choice.
+  release_ahead_if([&](const HeldRun& run) { return run.guessed && is_of_layer(run, *step, layer); });
   plan_.build(context_.config, *step, args);
   keep_sealed(call);
   if (Status status = prepare(call); !status.ok()) return status;
   if (Status status = select(call); !status.ok()) return status;
   for (const PageRun& chosen : plan_.runs) {
+    if (find_ahead(&call.table(chosen), chosen.first_page) != ahead_.end()) continue;
     if (ahead_.size() >= kAheadRuns || !preload_chosen(call, chosen)) break;
   }
   return {};

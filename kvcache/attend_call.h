@@ -42,6 +42,9 @@ struct Attender::Call {
   const StepEntry& entry(const Tile& tile) const { return step->entries[tile.entry]; }
   const Rope& rope(const Tile& tile) const { return entry(tile).sequence->rope; }
   const PageTable& table(const Tile& tile) const { return *entry(tile).sequence->layers[layer].table; }
+  const PageTable& table(const PageRun& run) const {
+    return *step->entries[run.entry].sequence->layers[layer].table;
+  }
   bool selective() const { return args.selection.kind != SelectionKind::kNone; }
   bool checked() const { return selective() && args.selection.check; }
 };

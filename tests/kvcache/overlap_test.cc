@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <thread>
+#include <utility>
 
 #include "tests/support/engine_world.h"
 
@@ -213,7 +214,7 @@ TEST(Prefetch, WhatCameBeforeItWasWantedStandsInOnePlace) {
   EXPECT_TRUE(status.ok()) << status.message();
 }
 
-// A choice takes of what was prefetched what it wants.
+// A choice takes of what was prefetched what it wants, and a guess of the choice leaves it there.
 TEST(Prefetch, PagesThatAreChosenAreCountedOnce) {
   World world;
   world.digests = true;
@@ -223,8 +224,9 @@ TEST(Prefetch, PagesThatAreChosenAreCountedOnce) {
   world.selection.kind = SelectionKind::kTopPages;
   world.selection.pages = 1000;
   world.nvme_budget = uint64_t{64} << 20;
-  for (const uint64_t host_mib : {5, 64}) {
-    world.host_budget = host_mib << 20;
+  for (const auto& [host_mib, guess] : {std::pair{5, false}, {64, false}, {5, true}}) {
+    world.host_budget = static_cast<uint64_t>(host_mib) << 20;
+    world.guess.reset();
     const auto engine = open_engine(world);
     ASSERT_NE(engine, nullptr);
     Sequence* sequence = *engine->cache().create_sequence();
@@ -235,6 +237,7 @@ TEST(Prefetch, PagesThatAreChosenAreCountedOnce) {
     const uint64_t misses = counters.page_misses.load();
     const uint64_t attended = counters.host_attended_pages.load();
     ASSERT_TRUE(engine->cache().prefetch(sequence, 0, 0, kTokens).ok());
+    if (guess) world.guess = {world.selection, 0};
     ASSERT_TRUE(run_step(*engine, world, sequence, kTokens, 1).status.ok());
     EXPECT_EQ(counters.page_misses.load() > misses, host_mib == 5);
     EXPECT_EQ(counters.page_hits.load() - hits + counters.page_misses.load() - misses,

@@ -549,7 +549,8 @@ typedef struct quire_stats {
    * that it was tried on, and what they would take: 1 - packed_bytes / tried_bytes is what the codec could
    * gain. */
   uint64_t stored_bytes, compressed_pages, tried_bytes, packed_bytes;
-  uint64_t partial_pages; /* of page_misses: read from disk for the kv heads alone that chose the page */
+  /* Reads of a page from disk for some of its kv heads alone: those that chose it, or were guessed to. */
+  uint64_t partial_pages;
   /* Pages attended, once per call of quire_attend: by the CPU where they lay, and on a CUDA device; of these
    * the ones that were carried up for it. And their bytes. */
   uint64_t host_attended_pages, device_attended_pages, carried_pages;

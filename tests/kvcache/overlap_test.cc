@@ -137,9 +137,17 @@ TEST(Prefetch, IsReadBeforeItIsAttendedAndNotAgain) {
   const uint64_t at_first = misses();
   const uint64_t begin = late_token_on_disk(*engine, world, *sequence, 0);
   const uint64_t other_begin = late_token_on_disk(*engine, world, *sequence, 1);
-  ASSERT_TRUE(cache.prefetch(sequence, 0, begin, 100).ok());
+  // Memory for reading may still be in the hands of reads that were given back.
+  const auto prefetch_as_there_is_room = [&](uint32_t layer, uint64_t first_token) {
+    const uint64_t before = misses();
+    for (int i = 0; i < 2000 && misses() == before; ++i) {
+      if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      EXPECT_TRUE(cache.prefetch(sequence, layer, first_token, 100).ok());
+    }
+  };
+  prefetch_as_there_is_room(0, begin);
   const uint64_t after_one = misses();
-  ASSERT_TRUE(cache.prefetch(sequence, 1, other_begin, 100).ok());
+  prefetch_as_there_is_room(1, other_begin);
   const uint64_t after_both = misses();
   ASSERT_TRUE(cache.prefetch(sequence, 0, begin, 50).ok());
   EXPECT_GT(after_one, at_first);

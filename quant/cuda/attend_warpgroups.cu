@@ -1,9 +1,9 @@
 // Prefill attention over rotated and trellis codecs in pages of 64 tokens on Hopper: 64 rows a group of four
-// warps, three groups a block.
+// warps, two such groups a block.
 //
 // Sections are unpacked once for all rows of a call (unpack_pairs.cu), as many at a time as scratch takes;
-// where that are not all of a run, a launch goes on from the partials of the one before. A warp of its own
-// has the bulk engine bring pairs to shared memory, and each group goes through them at its own pace
+// where that are not all of a run, a launch goes on from the partials of the one before. A third group has
+// the bulk engine bring pairs to shared memory, and each of the two goes through them at its own pace
 // (pair_rows.cuh): while one has its softmax the other has its products, which take operands from shared
 // memory and hold up nobody.
 #include "quant/cuda/attend_dims.h"

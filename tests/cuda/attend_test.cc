@@ -146,7 +146,7 @@ TEST_F(CudaAttend, PrefillAgreesWithF64) {
   }
 }
 
-// The kernels for prefill over rotated and trellis codecs, which have tiles of 128 and 192 rows.
+// The kernels for prefill over rotated and trellis codecs, which have tiles of 128 rows.
 class CudaTiles : public CudaTest {
  protected:
   template <typename Body>

@@ -190,8 +190,8 @@ void Mover::settle_write(Write& write, StatusCode code, int os_error) {
     const auto compressed = std::ranges::count_if(write.put, &PutPage::compressed);
     counts_.compressed_pages.fetch_add(static_cast<uint64_t>(compressed), std::memory_order_relaxed);
     counts_.stored_bytes.fetch_add(write.used, std::memory_order_relaxed);
-    counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_relaxed);
-    counts_.demoted_bytes.fetch_add(bytes, std::memory_order_relaxed);
+    counts_.demoted_pages.fetch_add(write.pages.size(), std::memory_order_release);
+    counts_.demoted_bytes.fetch_add(bytes, std::memory_order_release);
   }
   failures_ = ok ? 0 : failures_ + 1;
   tier_full_ = code == StatusCode::kOverBudget || (code == StatusCode::kIo && os_error == ENOSPC);

@@ -61,6 +61,25 @@ void fill_prefixes(const PrefixCache& prefixes, quire_stats* out) {
   out->store_damaged_blocks = store.damaged_blocks;
 }
 
+// What was demoted is read before what was written, and counted after it: so it is never more.
+void fill_moves(const Mover& mover, quire_stats* out) {
+  const MoverCounts& moved = mover.counts();
+  out->demoted_pages = moved.demoted_pages.load(std::memory_order_acquire);
+  out->demoted_bytes = moved.demoted_bytes.load(std::memory_order_acquire);
+  out->stored_bytes = moved.stored_bytes.load(std::memory_order_relaxed);
+  out->compressed_pages = moved.compressed_pages.load(std::memory_order_relaxed);
+  out->tried_bytes = moved.tried_bytes.load(std::memory_order_relaxed);
+  out->packed_bytes = moved.packed_bytes.load(std::memory_order_relaxed);
+  out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
+  out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);
+  out->partial_pages = moved.partial_pages.load(std::memory_order_relaxed);
+  const TierStats tier = mover.tier_stats();
+  out->nvme_file_bytes = tier.used_bytes;
+  out->read_bytes = tier.read_bytes;
+  out->written_bytes = tier.written_bytes;
+  out->io_seconds = static_cast<double>(tier.busy.count()) * 1e-9;
+}
+
 }  // namespace
 
 void fill_stats(Engine& engine, quire_stats* out) {
@@ -98,21 +117,7 @@ void fill_stats(Engine& engine, quire_stats* out) {
   out->select_seconds = seconds(counters.select_nanoseconds);
   fill_prefixes(engine.prefixes(), out);
   if (engine.mover() == nullptr) return;
-  const TierStats tier = engine.mover()->tier_stats();
-  out->nvme_file_bytes = tier.used_bytes;
-  out->read_bytes = tier.read_bytes;
-  out->written_bytes = tier.written_bytes;
-  out->io_seconds = static_cast<double>(tier.busy.count()) * 1e-9;
-  const MoverCounts& moved = engine.mover()->counts();
-  out->demoted_bytes = moved.demoted_bytes.load(std::memory_order_relaxed);
-  out->stored_bytes = moved.stored_bytes.load(std::memory_order_relaxed);
-  out->compressed_pages = moved.compressed_pages.load(std::memory_order_relaxed);
-  out->tried_bytes = moved.tried_bytes.load(std::memory_order_relaxed);
-  out->packed_bytes = moved.packed_bytes.load(std::memory_order_relaxed);
-  out->demoted_pages = moved.demoted_pages.load(std::memory_order_relaxed);
-  out->dropped_pages = moved.dropped_pages.load(std::memory_order_relaxed);
-  out->promoted_pages = moved.promoted_pages.load(std::memory_order_relaxed);
-  out->partial_pages = moved.partial_pages.load(std::memory_order_relaxed);
+  fill_moves(*engine.mover(), out);
 }
 
 }  // namespace quire::capi

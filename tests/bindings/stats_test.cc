@@ -1,10 +1,12 @@
 // quire_stats against what was done: every count and byte of a context that is larger than its memory.
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <quire.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "tests/bindings/plain_attention.h"
@@ -100,6 +102,24 @@ TEST(Stats, CountWhatWasHeldAndMoved) {
 
   cache.flush();
   EXPECT_EQ(cache.stats().nvme_pages, kPages);
+}
+
+// While pages are written, by a thread of the cache's own.
+TEST(Stats, NoMoreIsDemotedThanIsWritten) {
+  quire::Cache cache(spilling_options());
+  quire::Sequence sequence = cache.create_sequence();
+  std::atomic<bool> done{false};
+  std::thread reader([&] {
+    read_text(cache, sequence);
+    done = true;
+  });
+  while (!done) {
+    const quire_stats held = cache.stats();
+    EXPECT_GE(held.written_bytes, held.demoted_bytes);
+    EXPECT_GE(held.demoted_pages, held.nvme_pages);
+  }
+  reader.join();
+  EXPECT_GT(cache.stats().demoted_bytes, 0U);
 }
 
 // Pages are sealed on the device and go down by way of host memory; a page may be in all three places.

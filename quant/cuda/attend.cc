@@ -73,8 +73,10 @@ cudaError_t attend_any(const AttendArgs& args, bool prefill, cudaStream_t stream
   }
 }
 
-bool in_rotated_space(const DeviceCodec& codec) {
-  return codec.family == CodecFamily::kRotated || codec.family == CodecFamily::kTrellis;
+// Codecs that tiles of bytes are exact enough for.
+bool fits_bytes(const DeviceCodec& codec) {
+  return codec.family == CodecFamily::kRotated || codec.family == CodecFamily::kTrellis ||
+         is_requantised(codec);
 }
 
 // Hopper alone has them: neither older nor newer architectures do.
@@ -93,7 +95,7 @@ bool has_prefill_tiles(const AttendArgs& args) {
   constexpr uint32_t kTileTokens = 64;
   const SectionFormat& format = args.format;
   return format.shape.tokens == kTileTokens && (format.shape.dim == 64 || format.shape.dim == 128) &&
-         args.rotation.rotary_dim == 0 && in_rotated_space(format.key) && in_rotated_space(format.value);
+         args.rotation.rotary_dim == 0 && fits_bytes(format.key) && fits_bytes(format.value);
 }
 
 cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream) {

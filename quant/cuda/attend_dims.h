@@ -14,7 +14,12 @@ cudaError_t attend_dim192(const AttendArgs& args, bool prefill, cudaStream_t str
 cudaError_t attend_dim224(const AttendArgs& args, bool prefill, cudaStream_t stream);
 cudaError_t attend_dim256(const AttendArgs& args, bool prefill, cudaStream_t stream);
 
-// Many rows over pages of 64 tokens whose codecs are both rotated or trellis codecs, head_dim 64 or 128;
+// Codecs whose values prefill tiles round anew (requantise.cuh).
+constexpr bool is_requantised(const DeviceCodec& codec) {
+  return codec.bits <= 4 &&
+         (codec.family == CodecFamily::kUniform || codec.family == CodecFamily::kNonUniform);
+}
+// Many rows over pages of 64 tokens whose codecs are all but those of 8 bits and floats, head_dim 64 or 128;
 // cudaErrorNotSupported for others.
 cudaError_t attend_prefill_tiles(const AttendArgs& args, cudaStream_t stream);
 // The same by the matrix instructions of compute capability 9.0, which others do not have.

@@ -8,6 +8,7 @@
 #include "quant/cuda/attend_dims.h"
 #include "quant/cuda/attend_kernel.cuh"
 #include "quant/cuda/prefill_rows.cuh"
+#include "quant/cuda/requantise.cuh"
 
 namespace quire::cuda {
 namespace {
@@ -119,7 +120,7 @@ __device__ __forceinline__ void begin_rows(const AttendArgs& args, const WarpCon
   const int32_t seen = args.first_token == nullptr ? 0 : args.first_token[row];
   shared.first[lane] = seen - static_cast<int32_t>(first_section * kPrefillTokens);
   for (uint32_t i = 0; i < kMeansAtOnce; ++i) shared.worths[i * kWarpRows + lane] = 0.0F;
-  quantise_rows<kBlocks>(w, shared);
+  quantise_rows<kBlocks>(w, is_requantised(args.format.key), shared);
   clear_rows(rows);
   __syncwarp();
 }

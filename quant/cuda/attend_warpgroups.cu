@@ -248,8 +248,8 @@ __global__ void __launch_bounds__(kThreads, 1)
   uint8_t* of_group = queries + size_t{group} * kGroupRows * kDim;
   float* of_warp = scales + group * kGroupRows + warp_row;
   if (group < kGroups) {
-    quantise_queries<kBlocks>(args.q + size_t{head} * args.rows * kDim, first_row, args.rows, warp_row,
-                              of_group, of_warp);
+    quantise_queries<kBlocks>(args.q + size_t{head} * args.rows * kDim, is_requantised(args.format.key),
+                              first_row, args.rows, warp_row, of_group, of_warp);
   }
   publish_to_copies();
   __syncthreads();

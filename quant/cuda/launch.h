@@ -140,7 +140,7 @@ struct AttendArgs {
   // With pre_rope keys q is rotated by its position alone, and balance and the rotation of `rot` and `tcq`
   // keys are left out of it.
   DeviceKeyRotation rotation{};
-  // Of prefill over rotated and trellis codecs, which unpacks sections there for all rows: as much as
+  // Of prefill over codecs of up to 4 bits, which unpacks sections there for all rows: as much as
   // prefill_scratch_bytes or more, aligned to 16 bytes. With less it takes a slower kernel.
   uint8_t* scratch = nullptr;
   size_t scratch_bytes = 0;
@@ -156,9 +156,10 @@ constexpr uint32_t run_count(const AttendArgs& args) {
 }
 // For a few rows: the warps of a block share a run.
 [[nodiscard]] cudaError_t attend_decode(const AttendArgs& args, cudaStream_t stream);
-// For many rows: the warps of a block read the same sections for rows of their own. Over rotated and trellis
-// codecs in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles, and
-// kAttendErrorBoundPairs on compute capability 9.0).
+// For many rows: the warps of a block read the same sections for rows of their own. Over codecs of up to 4
+// bits in pages of 64 tokens queries and weights have 8 bits here (kAttendErrorBoundTiles, and
+// kAttendErrorBoundPairs on compute capability 9.0), and with uniform and non-uniform ones keys and values as
+// well (kAttendErrorBoundRequantised).
 [[nodiscard]] cudaError_t attend_prefill(const AttendArgs& args, cudaStream_t stream);
 
 // The scratch that `sections` of each run of each kv head need to be unpacked at once; fewer sections in more
@@ -203,5 +204,8 @@ inline constexpr double kAttendErrorBoundFloats = 5e-5;
 // weights are relative to, so theirs are a little coarser: 6.8e-3 in the median over 513 rows, tiles 6.0e-3.
 inline constexpr double kAttendErrorBoundTiles = 2e-2;
 inline constexpr double kAttendErrorBoundPairs = 2.5e-2;
+// Of either where a codec's values are rounded anew: 1.0e-2 and 1.3e-2 in the median over 513 rows of int4,
+// which has lost 9e-2.
+inline constexpr double kAttendErrorBoundRequantised = 5e-2;
 
 }  // namespace quire::cuda

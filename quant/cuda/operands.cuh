@@ -79,24 +79,27 @@ __device__ __forceinline__ uint32_t nibbles(uint32_t low, uint32_t high, uint32_
   return word;
 }
 
-// Levels of eight nibbles, four bytes each, in pack_order<true>.
+// Levels of eight nibbles, four bytes each, in pack_order<true>. table: 2^kBits levels.
 template <uint32_t kBits>
-__device__ __forceinline__ void look_up(uint32_t word, uint32_t (&b)[2]) {
-  constexpr uint32_t kLow0 = levels_word(kBits, 0);
-  constexpr uint32_t kLow1 = levels_word(kBits, 4);
+__device__ __forceinline__ void look_up(const uint4& table, uint32_t word, uint32_t (&b)[2]) {
   if constexpr (kBits < 4) {
-    b[0] = __byte_perm(kLow0, kLow1, word);
-    b[1] = __byte_perm(kLow0, kLow1, word >> 16);
+    b[0] = __byte_perm(table.x, table.y, word);
+    b[1] = __byte_perm(table.x, table.y, word >> 16);
   } else {
-    constexpr uint32_t kHigh0 = levels_word(kBits, 8);
-    constexpr uint32_t kHigh1 = levels_word(kBits, 12);
     const uint32_t index = word & 0x77777777U;
-    // Selects byte e of the first or of the second table by bit 3 of nibble e.
+    // Selects byte e of the first or of the second half by bit 3 of nibble e.
     const uint32_t half = (word >> 1 & 0x44444444U) | 0x32103210U;
-    b[0] = __byte_perm(__byte_perm(kLow0, kLow1, index), __byte_perm(kHigh0, kHigh1, index), half);
-    b[1] = __byte_perm(__byte_perm(kLow0, kLow1, index >> 16), __byte_perm(kHigh0, kHigh1, index >> 16),
+    b[0] = __byte_perm(__byte_perm(table.x, table.y, index), __byte_perm(table.z, table.w, index), half);
+    b[1] = __byte_perm(__byte_perm(table.x, table.y, index >> 16), __byte_perm(table.z, table.w, index >> 16),
                        half >> 16);
   }
+}
+// Of rotated codecs.
+template <uint32_t kBits>
+__device__ __forceinline__ void look_up(uint32_t word, uint32_t (&b)[2]) {
+  constexpr uint32_t kWords[4] = {levels_word(kBits, 0), levels_word(kBits, 4), levels_word(kBits, 8),
+                                  levels_word(kBits, 12)};
+  look_up<kBits>(make_uint4(kWords[0], kWords[1], kWords[2], kWords[3]), word, b);
 }
 
 // Block `block` along the reduction, lanes from `lane` on. Looked-up codes come as signed levels, 8-bit codes

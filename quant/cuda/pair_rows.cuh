@@ -9,6 +9,7 @@
 // sums of weights in two bf16.
 #pragma once
 
+#include "quant/cuda/rotate_across.cuh"
 #include "quant/cuda/section_pair.cuh"
 #include "quant/cuda/warp_rows.cuh"
 #include "quant/cuda/warpgroup.cuh"
@@ -32,10 +33,11 @@ struct PairRows {
 
 // Queries as the products take them: a row's largest element becomes 127. Of a warp's sixteen rows, to an
 // operand of [kGroupRows][dim] from row `first` on; scales: [16]. q: of the head, rows from `end` on are
-// taken for the last.
+// taken for the last. rotate: keys were rotated when they were unpacked.
 template <int kBlocks>
-__device__ __forceinline__ void quantise_queries(const float* q, uint32_t first_row, uint32_t end,
-                                                 uint32_t first, uint8_t* operand, float* scales) {
+__device__ __forceinline__ void quantise_queries(const float* q, bool rotate, uint32_t first_row,
+                                                 uint32_t end, uint32_t first, uint8_t* operand,
+                                                 float* scales) {
   constexpr uint32_t kDim = kBlocks * 32;
   constexpr uint32_t kRowLanes = kDim / 4;
   constexpr float kTop = 127.0F;
@@ -44,16 +46,18 @@ __device__ __forceinline__ void quantise_queries(const float* q, uint32_t first_
 #pragma unroll 4
   for (uint32_t r = lane / kRowLanes; r < 16; r += kWarpLanes / kRowLanes) {
     const uint32_t row = min(first_row + r, end - 1);
-    const auto x = load_as<float4>(q + size_t{row} * kDim + 4 * four);
-    float largest = fmaxf(fmaxf(fabsf(x.x), fabsf(x.y)), fmaxf(fabsf(x.z), fabsf(x.w)));
+    const auto loaded = load_as<float4>(q + size_t{row} * kDim + 4 * four);
+    float x[4] = {loaded.x, loaded.y, loaded.z, loaded.w};
+    if (rotate) rotate_across<kRowLanes>(x);
+    float largest = largest_magnitude(x);
 #pragma unroll
     for (uint32_t step = 1; step < kRowLanes; step *= 2)
       largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, static_cast<int>(step)));
     const float top = fmaxf(largest, 1e-30F);
     const float inverse = kTop * reciprocal_approx(top);
     if (four == 0) scales[r] = top * (1.0F / kTop);
-    const uint32_t low = __byte_perm(rounded_bits(x.x, inverse), rounded_bits(x.y, inverse), 0x0040U);
-    const uint32_t high = __byte_perm(rounded_bits(x.z, inverse), rounded_bits(x.w, inverse), 0x0040U);
+    const uint32_t low = __byte_perm(rounded_bits(x[0], inverse), rounded_bits(x[1], inverse), 0x0040U);
+    const uint32_t high = __byte_perm(rounded_bits(x[2], inverse), rounded_bits(x[3], inverse), 0x0040U);
     const uint32_t mine = __byte_perm(low, high, 0x5410U);
     // Of eight channels one thread has the first four and one the others; pack_order<true> takes of both.
     const uint32_t other = __shfl_xor_sync(kAllLanes, mine, 1);

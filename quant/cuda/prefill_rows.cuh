@@ -12,6 +12,7 @@
 #pragma once
 
 #include "quant/cuda/prefill_section.cuh"
+#include "quant/cuda/rotate_across.cuh"
 #include "quant/cuda/warp_rows.cuh"
 
 namespace quire::cuda {
@@ -37,32 +38,33 @@ __device__ __forceinline__ uint4* query_operand(const RowsInShared& shared, int 
          threadIdx.x % kWarpLanes;
 }
 
+// rotate: keys were rotated when they were unpacked.
 template <int kBlocks>
-__device__ __forceinline__ void quantise_rows(const WarpContext& w, const RowsInShared& shared) {
+__device__ __forceinline__ void quantise_rows(const WarpContext& w, bool rotate, const RowsInShared& shared) {
   constexpr float kTop = 127.0F;
 #pragma unroll 1
   for (int tile = 0; tile < kTiles; ++tile) {
     uint32_t a[kBlocks][4];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      float largest = 1e-30F;
+      float x[8 * kBlocks];
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        float x[8];
-        load_query<kBlocks>(w, 2 * tile + half, b, x);
+        float eight[8];
+        load_query<kBlocks>(w, 2 * tile + half, b, eight);
 #pragma unroll
-        for (int k = 0; k < 8; ++k) largest = fmaxf(largest, fabsf(x[k]));
+        for (int k = 0; k < 8; ++k) x[8 * b + k] = eight[k];
       }
-      const float top = quad_max(largest);
+      if (rotate) rotate_across<4>(x);
+      const float top = quad_max(fmaxf(largest_magnitude(x), 1e-30F));
       const float inverse = kTop * reciprocal_approx(top);
       if (w.at.i == 0) shared.scales[row_of(2 * tile + half, w.at)] = top * (1.0F / kTop);
 #pragma unroll
       for (int b = 0; b < kBlocks; ++b) {
-        float x[8];
-        load_query<kBlocks>(w, 2 * tile + half, b, x);
+        float eight[8];
 #pragma unroll
-        for (int k = 0; k < 8; ++k) x[k] = __uint_as_float(rounded_bits(x[k], inverse));
-        pack_low_bytes(x, a[b][half], a[b][half + 2]);
+        for (int k = 0; k < 8; ++k) eight[k] = __uint_as_float(rounded_bits(x[8 * b + k], inverse));
+        pack_low_bytes(eight, a[b][half], a[b][half + 2]);
       }
     }
 #pragma unroll

@@ -64,27 +64,29 @@ __device__ __forceinline__ Operands unpack_unit(const DeviceCodec& codec, const 
   }
 }
 
-// A section as it was copied: codes, mixed (PackedCodes), then meta of keys and of values: [64 + dim] each.
-template <int kBlocks>
+// A section as it was copied: codes, mixed (PackedCodes), then meta of keys and of values.
 constexpr __host__ __device__ uint32_t packed_bytes(const SectionLayout& layout) {
-  return layout.key_meta + 2 * (kPrefillTokens + kBlocks * 32);
+  return align_up(layout.sink_keys, 16);
 }
 // By all of kUnpackThreads.
 template <int kBlocks>
 __device__ __forceinline__ void copy_section(const SectionLayout& layout, const uint8_t* section,
                                              uint8_t* packed) {
-  for (uint32_t at = 16 * threadIdx.x; at < packed_bytes<kBlocks>(layout); at += 16 * kUnpackThreads) {
+  for (uint32_t at = 16 * threadIdx.x; at < packed_bytes(layout); at += 16 * kUnpackThreads) {
     const uint32_t row =
         at < layout.value_codes ? at / (kPrefillTokens * 4) : (at - layout.value_codes) / (kBlocks * 32 * 4);
     const uint32_t mixed = at < layout.key_meta ? at ^ row % 4 * 32 : at;
     copy_async16(packed + mixed, section + at);
   }
 }
-// levels: [2 * kDecodeLevels], of keys and of values.
+// levels: [2 * kDecodeLevels], of keys and of values; of uniform codecs the codes.
 __device__ __forceinline__ void load_levels(const SectionFormat& format, int8_t* levels) {
   if (threadIdx.x < 2 * kDecodeLevels) {
-    const Side side = threadIdx.x < kDecodeLevels ? Side::kKey : Side::kValue;
-    levels[threadIdx.x] = table_level(format, side, threadIdx.x % kDecodeLevels);
+    const bool key = threadIdx.x < kDecodeLevels;
+    const uint32_t i = threadIdx.x % kDecodeLevels;
+    const bool uniform = (key ? format.key : format.value).family == CodecFamily::kUniform;
+    levels[threadIdx.x] =
+        uniform ? static_cast<int8_t>(i) : table_level(format, key ? Side::kKey : Side::kValue, i);
   }
 }
 

@@ -15,6 +15,9 @@ struct PackedCodes {
   __device__ __forceinline__ uint4 load(uint32_t row, uint32_t lane) const {
     return load_as<uint4>(codes + ((row * lanes + lane) * 4 ^ row % 4 * 32));
   }
+  __device__ __forceinline__ uint32_t load_word(uint32_t row, uint32_t lane) const {
+    return load_as<uint32_t>(codes + ((row * lanes + lane) * 4 ^ row % 4 * 32));
+  }
   // What stands before `row` in the chains of a trellis: before the first row the last, a byte on.
   __device__ __forceinline__ uint4 load_before(uint32_t row, uint32_t rows, uint32_t lane) const {
     if (row > 0) return load(row - 1, lane);

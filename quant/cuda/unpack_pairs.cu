@@ -1,152 +1,133 @@
 // Pairs of sections unpacked for warpgroups (section_pair.cuh): each by a block, in shared memory, from where
 // whole rows go out.
+#include "quant/cuda/requantise.cuh"
 #include "quant/cuda/section_pair.cuh"
 
 namespace quire::cuda {
 namespace {
 
-// A thread's words of a unit (prefill_unpack.cuh): four tokens' keys, eight channels each.
+// Where the units of one of a pair's sections go.
 template <int kBlocks>
-__device__ __forceinline__ void store_keys(uint8_t* pair, const Operands& u, uint32_t first_token,
-                                           uint32_t block, Lane at) {
+struct PairStore {
+  uint8_t* pair;
+  uint32_t first_token;  // of the section
+  Lane at;
+
+  // A thread's words of a unit (prefill_unpack.cuh): four tokens' keys, eight channels each.
+  __device__ __forceinline__ void keys(uint32_t group, uint32_t block, const Operands& unit) const {
 #pragma unroll
-  for (uint32_t t = 0; t < 4; ++t) {
-    const uint32_t row = key_row(first_token + 4 * at.g + t);
+    for (uint32_t t = 0; t < 4; ++t) one_key(group, t, block, make_uint2(unit.b[t][0], unit.b[t][1]));
+  }
+  __device__ __forceinline__ void one_key(uint32_t group, uint32_t t, uint32_t block, uint2 bytes) const {
+    const uint32_t row = key_row(first_token + 32 * group + 4 * at.g + t);
     store_as<uint2>(
-        pair + Pair<kBlocks>::kKeys + core_place(row, 32 * block + 8 * at.i, Pair<kBlocks>::kKeyStep),
-        make_uint2(u.b[t][0], u.b[t][1]));
+        pair + Pair<kBlocks>::kKeys + core_place(row, 32 * block + 8 * at.i, Pair<kBlocks>::kKeyStep), bytes);
   }
-}
-// Four channels' values of eight tokens, which are two words of a thread's weights: one in each half of 32.
-template <int kBlocks>
-__device__ __forceinline__ void store_values(uint8_t* pair, const Operands& u, uint32_t first_token,
-                                             uint32_t block, Lane at) {
+  // Four channels' values of eight tokens, which are two words of a thread's weights: one in each half of 32.
+  __device__ __forceinline__ void values(uint32_t group, uint32_t block, const Operands& unit) const {
 #pragma unroll
-  for (uint32_t t = 0; t < 4; ++t) {
-    const uint32_t channel = 32 * block + 4 * at.g + t;
+    for (uint32_t t = 0; t < 4; ++t) {
+      const uint32_t channel = 32 * block + 4 * at.g + t;
 #pragma unroll
-    for (uint32_t half = 0; half < 2; ++half) {
-      store_as<uint32_t>(
-          pair + Pair<kBlocks>::kValues +
-              core_place(channel, first_token + kCoreWidth * half + 4 * at.i, Pair<kBlocks>::kValueStep),
-          u.b[t][half]);
+      for (uint32_t half = 0; half < 2; ++half) {
+        const uint32_t token = first_token + 32 * group + kCoreWidth * half + 4 * at.i;
+        store_as<uint32_t>(
+            pair + Pair<kBlocks>::kValues + core_place(channel, token, Pair<kBlocks>::kValueStep),
+            unit.b[t][half]);
+      }
     }
   }
-}
-
-// side: of the pair, whose codes lie at `packed` as prefill_unpack.cuh's copy_section left them.
-template <int kBlocks>
-__device__ __forceinline__ void unpack_side(const SectionFormat& format, const uint8_t* packed,
-                                            const int8_t* levels, uint32_t side, uint8_t* pair) {
-  constexpr uint32_t kDim = Pair<kBlocks>::kDim;
-  const Lane at = this_lane();
-  const PackedCodes keys{packed, kPrefillTokens, kDim};
-  const PackedCodes values{packed + format.layout.value_codes, kDim, kPrefillTokens};
-  for (uint32_t unit = threadIdx.x / kWarpLanes; unit < 2 * kBlocks; unit += kUnpackThreads / kWarpLanes) {
-    const uint32_t group = unit / kBlocks;
-    const uint32_t block = unit % kBlocks;
-    const uint32_t token = side * kPrefillTokens + group * 32;
-    store_keys<kBlocks>(pair, unpack_unit(format.key, keys, levels, block, group * 32, at), token, block, at);
-    store_values<kBlocks>(pair,
-                          unpack_unit(format.value, values, levels + kDecodeLevels, group, block * 32, at),
-                          token, block, at);
-  }
-}
-
-// One of a pair's sections; ref is nullptr where there is none.
-struct PairSide {
-  const SectionRef* ref;
-  const uint8_t* key_meta;  // [64 + dim], and those of values
-  uint32_t index;           // 0 or 1
 };
-// A pair as it was copied.
-struct PackedPair {
+
+// A pair as it was copied: one section or two.
+template <int kBlocks>
+struct CopiedPair {
+  const SectionFormat& format;
   const SectionRef* sections;
-  uint32_t count;  // 1 or 2
-  const uint8_t* packed;
-  uint32_t slot_bytes;
+  uint32_t count;
+  const uint8_t* copied;  // [count]
+  const int8_t* levels;
+  RequantisedGroups<kBlocks>* groups;  // [count] where sides are requantised
 
-  __device__ __forceinline__ PairSide side(uint32_t index, const SectionLayout& layout) const {
-    return {index < count ? sections + index : nullptr, packed + index * slot_bytes + layout.key_meta, index};
+  __device__ __forceinline__ CopiedSection<kBlocks> section(uint32_t i) const {
+    return {format, sections[i], copied + i * packed_bytes(format.layout), levels, groups + i};
   }
 };
 
-// Scales of a token. pair_top: the larger of the two sections' largest scales of values.
 template <int kBlocks>
-__device__ __forceinline__ void unpack_token(const SectionFormat& format, const PairSide& side, uint32_t t,
-                                             float pair_top, uint8_t* pair) {
-  const uint32_t token = side.index * kPrefillTokens + t;
-  float scale = 0.0F;
-  float share = 0.0F;
-  if (side.ref != nullptr) {
-    const uint8_t* value_meta = side.key_meta + kPrefillTokens + Pair<kBlocks>::kDim;
-    scale = token_scale(format.key, side.ref->key_param, side.key_meta[t]);
-    const float value = token_scale(format.value, side.ref->value_param, value_meta[t]);
-    share = pair_top > 0.0F ? value * (kTopWeight * reciprocal_approx(pair_top)) : 0.0F;
-  }
-  store_as<float>(pair + Pair<kBlocks>::kKeyScales + sizeof(float) * token, scale);
-  store_as<float>(pair + Pair<kBlocks>::kValueShares + sizeof(float) * token, share);
+__device__ __forceinline__ void store_token(uint8_t* pair, uint32_t token, float key_scale,
+                                            float value_share) {
+  store_as<float>(pair + Pair<kBlocks>::kKeyScales + sizeof(float) * token, key_scale);
+  store_as<float>(pair + Pair<kBlocks>::kValueShares + sizeof(float) * token, value_share);
 }
-
-// means: of the group; section: of the group.
+// index: of the section in the pair. means: of the group; column: of the section among them.
 template <int kBlocks>
-__device__ __forceinline__ void unpack_means(const PairSide& side, uint32_t channel, uint32_t section,
-                                             uint8_t* pair, uint8_t* means) {
-  const uint8_t* codes = side.key_meta + kPrefillTokens;
+__device__ __forceinline__ void unpack_means(const SideScales& keys, const SideScales& values, uint32_t index,
+                                             uint32_t channel, uint32_t column, uint8_t* pair,
+                                             uint8_t* means) {
   const uint32_t in_eight = channel % 4 / 2 * 4 + channel % 2 * 2 + channel % 8 / 4;
-  pair[Pair<kBlocks>::kKeyMeans + core_place(side.index, channel / 8 * 8 + in_eight, kCoreBytes)] =
-      codes[channel];
-  const auto value = static_cast<int8_t>(codes[Pair<kBlocks>::kDim + kPrefillTokens + channel]);
-  store_as<uint16_t>(means + kCoreWidth * channel + sizeof(uint16_t) * section,
-                     static_cast<uint16_t>(__float_as_uint(static_cast<float>(value)) >> 16));
+  pair[Pair<kBlocks>::kKeyMeans + core_place(index, channel / 8 * 8 + in_eight, kCoreBytes)] =
+      static_cast<uint8_t>(keys.mean_code(channel));
+  store_as<uint16_t>(means + kCoreWidth * channel + sizeof(uint16_t) * column,
+                     bf16_bits(values.mean_code(channel)));
 }
 
-__device__ __forceinline__ float top_of(const SectionFormat& format, const SectionRef* ref) {
-  return ref == nullptr ? 0.0F : token_scale(format.value, ref->value_param, 255);
-}
-
-// Everything but codes. first: index of the pair's first section in the group.
+// Everything but codes of one of a pair's sections. values_top: of the pair; column: of the section among
+// those of its group.
 template <int kBlocks>
-__device__ __forceinline__ void unpack_meta(const SectionFormat& format, const PackedPair& packed,
-                                            uint32_t first, uint8_t* pair, uint8_t* means) {
-  constexpr uint32_t kOfSide = kPrefillTokens + Pair<kBlocks>::kDim;
-  const SectionRef* second = packed.count > 1 ? packed.sections + 1 : nullptr;
-  const float pair_top = fmaxf(top_of(format, packed.sections), top_of(format, second));
-  for (uint32_t place = threadIdx.x; place < 2 * kOfSide; place += kUnpackThreads) {
-    const PairSide side = packed.side(place / kOfSide, format.layout);
-    const uint32_t in_side = place % kOfSide;
-    if (in_side < kPrefillTokens) {
-      unpack_token<kBlocks>(format, side, in_side, pair_top, pair);
-    } else if (side.ref != nullptr) {
-      unpack_means<kBlocks>(side, in_side - kPrefillTokens, first + side.index, pair, means);
+__device__ __forceinline__ void unpack_meta(const SideScales& keys, const SideScales& values,
+                                            float values_top, uint32_t index, uint32_t column, uint8_t* pair,
+                                            uint8_t* means) {
+  const float to_share = values_top > 0.0F ? kTopWeight * reciprocal_approx(values_top) : 0.0F;
+  for (uint32_t place = threadIdx.x; place < kPrefillTokens + Pair<kBlocks>::kDim; place += kUnpackThreads) {
+    if (place < kPrefillTokens) {
+      store_token<kBlocks>(pair, index * kPrefillTokens + place, keys.of_token(place),
+                           values.of_token(place) * to_share);
+    } else {
+      unpack_means<kBlocks>(keys, values, index, place - kPrefillTokens, column, pair, means);
     }
+  }
+}
+// The same of both. first: column of the first.
+template <bool kRequantised, int kBlocks>
+__device__ __forceinline__ void unpack_meta(const CopiedPair<kBlocks>& copied, uint32_t first, uint8_t* pair,
+                                            uint8_t* means) {
+  const bool two = copied.count > 1;
+  const CopiedSection<kBlocks> one = copied.section(0);
+  const CopiedSection<kBlocks> other = copied.section(two ? 1 : 0);
+  const SideScales values = value_scales<kRequantised>(one);
+  const SideScales other_values = value_scales<kRequantised>(other);
+  const SideScales keys = key_scales<kRequantised>(one);
+  const SideScales other_keys = key_scales<kRequantised>(other);
+  const float top = fmaxf(values.top, other_values.top);
+  unpack_meta<kBlocks>(keys, values, top, 0, first, pair, means);
+  if (two) {
+    unpack_meta<kBlocks>(other_keys, other_values, top, 1, first + 1, pair, means);
+  } else if (threadIdx.x < kPrefillTokens) {
+    store_token<kBlocks>(pair, kPrefillTokens + threadIdx.x, 0.0F, 0.0F);
   }
   if (threadIdx.x != 0) return;
-  const auto key_step = [&](const SectionRef* ref) {
-    return ref == nullptr ? 0.0F : mean_step(format.key, ref->key_param);
-  };
-  const auto value_step = [&](const SectionRef* ref) {
-    return ref == nullptr ? 0.0F : mean_step(format.value, ref->value_param);
-  };
   PairSteps* steps = reinterpret_cast<PairSteps*>(pair + Pair<kBlocks>::kSteps);
-  store_as<float4>(steps, make_float4(key_step(packed.sections), key_step(second),
-                                      value_step(packed.sections), value_step(second)));
-  steps->unit = pair_top * (1.0F / kTopWeight);
+  store_as<float4>(steps, make_float4(keys.mean_step, two ? other_keys.mean_step : 0.0F, values.mean_step,
+                                      two ? other_values.mean_step : 0.0F));
+  steps->unit = top * (1.0F / kTopWeight);
 }
 
 // grid: pairs, runs, heads.
-template <int kBlocks>
+template <int kBlocks, bool kRequantised>
 __global__ void __launch_bounds__(kUnpackThreads)
     unpack_pairs_kernel(const __grid_constant__ AttendArgs args, const __grid_constant__ SectionSpan span) {
   constexpr uint32_t kDim = Pair<kBlocks>::kDim;
   const uint32_t run = blockIdx.y;
   const uint32_t head = blockIdx.z;
   const SectionLayout& layout = args.format.layout;
-  const uint32_t slot_bytes = packed_bytes<kBlocks>(layout);
+  const uint32_t slot_bytes = packed_bytes(layout);
   Smem shared;
   int8_t* levels = shared.take<int8_t>(2 * kDecodeLevels);
   auto* packed = shared.take<uint8_t>(size_t{2} * slot_bytes);
   auto* unpacked = shared.take<uint8_t>(Pair<kBlocks>::kBytes);
+  RequantisedGroups<kBlocks>* groups = nullptr;
+  if constexpr (kRequantised) groups = shared.take<RequantisedGroups<kBlocks>>(2);
 
   const uint32_t of_span = sections_here(args, span, head, run);
   const uint32_t first = 2 * blockIdx.x;
@@ -168,27 +149,39 @@ __global__ void __launch_bounds__(kUnpackThreads)
   load_levels(args.format, levels);
   copy_async_wait<0>();
   __syncthreads();
-  for (uint32_t side = 0; side < count; ++side)
-    unpack_side<kBlocks>(args.format, packed + side * slot_bytes, levels, side, unpacked);
-  unpack_meta<kBlocks>(args.format, {sections, count, packed, slot_bytes}, in_group, unpacked, means);
+  const CopiedPair<kBlocks> copied{args.format, sections, count, packed, levels, groups};
+  if constexpr (kRequantised) {
+    for (uint32_t i = 0; i < count; ++i) bring_to_lines(copied.section(i));
+    __syncthreads();
+  }
+  const Lane lane = this_lane();
+  for (uint32_t i = 0; i < count; ++i)
+    unpack_section<kRequantised>(copied.section(i), lane,
+                                 PairStore<kBlocks>{unpacked, i * kPrefillTokens, lane});
+  if constexpr (kRequantised) __syncthreads();
+  unpack_meta<kRequantised>(copied, in_group, unpacked, means);
   __syncthreads();
   uint8_t* pair = to + in_group / 2 * Pair<kBlocks>::kBytes;
   for (uint32_t at = 16 * threadIdx.x; at < Pair<kBlocks>::kBytes; at += 16 * kUnpackThreads)
     store_as<uint4>(pair + at, load_as<uint4>(unpacked + at));
 }
 
-template <int kBlocks>
+template <int kBlocks, bool kRequantised>
 cudaError_t unpack(const AttendArgs& args, const SectionSpan& span, cudaStream_t stream) {
   const dim3 grid(span.groups * kPairsAtOnce, run_count(args), args.kv_heads);
-  const size_t shared =
-      2 * kDecodeLevels + size_t{2} * packed_bytes<kBlocks>(args.format.layout) + Pair<kBlocks>::kBytes;
-  return launch({grid, kUnpackThreads, shared, stream}, unpack_pairs_kernel<kBlocks>, args, span);
+  const size_t shared = 2 * kDecodeLevels + size_t{2} * packed_bytes(args.format.layout) +
+                        Pair<kBlocks>::kBytes +
+                        (kRequantised ? size_t{2} * sizeof(RequantisedGroups<kBlocks>) : 0);
+  return launch({grid, kUnpackThreads, shared, stream}, unpack_pairs_kernel<kBlocks, kRequantised>, args,
+                span);
 }
 
 }  // namespace
 
 cudaError_t unpack_pairs(const AttendArgs& args, const SectionSpan& span, cudaStream_t stream) {
-  return args.format.shape.dim == 64 ? unpack<2>(args, span, stream) : unpack<4>(args, span, stream);
+  return with_unpacking(args.format, [&](auto blocks, auto requantised) {
+    return unpack<blocks(), requantised()>(args, span, stream);
+  });
 }
 
 }  // namespace quire::cuda

@@ -161,8 +161,10 @@ class CudaTiles : public CudaTest {
 // Runs, masks, sinks, rows beyond a tile.
 TEST_F(CudaTiles, AgreeWithF64) {
   for_all_kernels([](Path path) {
-    constexpr std::array kTileCodecs{CodecId::kRot4, CodecId::kRot3, CodecId::kRot2, CodecId::kTcq4,
-                                     CodecId::kTcq3, CodecId::kTcq2, CodecId::kTcq1};
+    constexpr std::array kTileCodecs{CodecId::kRot4, CodecId::kRot3,  CodecId::kRot2,  CodecId::kTcq4,
+                                     CodecId::kTcq3, CodecId::kTcq2,  CodecId::kTcq1,  CodecId::kInt4,
+                                     CodecId::kInt3, CodecId::kInt2,  CodecId::kNuq4,  CodecId::kNuq3,
+                                     CodecId::kNuq2, CodecId::kNuq4s, CodecId::kNuq3s, CodecId::kNuq2s};
     for (size_t i = 0; i < kTileCodecs.size(); ++i) {
       if (kSlice && i % 3 != 0) continue;
       const CodecId key = kTileCodecs[i];

@@ -22,8 +22,10 @@ inline double bound_of(CodecId key, CodecId value) {
 
 // Whether prefill takes tiles of rows whose weights have 8 bits.
 inline bool has_tiles(CodecId key, CodecId value, SectionShape shape) {
-  const auto rotated = [](CodecId id) { return find_codec(id)->space == CodecSpace::kRotated; };
-  return rotated(key) && rotated(value) && shape.tokens == 64 && (shape.dim == 64 || shape.dim == 128);
+  const auto fits = [](CodecId id) {
+    return find_codec(id)->bits <= 4 && find_codec(id)->family != CodecFamily::kFloat;
+  };
+  return fits(key) && fits(value) && shape.tokens == 64 && (shape.dim == 64 || shape.dim == 128);
 }
 
 // Prefill chooses between the kernels over tiles by the device; kTiles and kWarpgroups name one.
@@ -136,8 +138,7 @@ class World {
     const uint32_t dim = case_.kind.shape.dim;
     const bool tiles = case_.path != Path::kDecode && case_.rotary_dim == 0 && case_.scratch_sections > 0 &&
                        has_tiles(case_.kind.key_codec, case_.kind.value_codec, case_.kind.shape);
-    const double of_tiles = case_.path == Path::kTiles ? kAttendErrorBoundTiles : kAttendErrorBoundPairs;
-    const double bound = tiles ? of_tiles : bound_of(case_.kind.key_codec, case_.kind.value_codec);
+    const double bound = tiles ? bound_of_tiles() : bound_of(case_.kind.key_codec, case_.kind.value_codec);
     for (uint32_t head = 0; head < case_.heads; ++head) {
       for (uint32_t r = 0; r < case_.rows; ++r) {
         const size_t row = size_t{head} * case_.rows + r;
@@ -182,6 +183,12 @@ class World {
       }
     }
     return result;
+  }
+  double bound_of_tiles() const {
+    const auto rotated = [](CodecId id) { return find_codec(id)->space == CodecSpace::kRotated; };
+    if (!rotated(case_.kind.key_codec) || !rotated(case_.kind.value_codec))
+      return kAttendErrorBoundRequantised;
+    return case_.path == Path::kTiles ? kAttendErrorBoundTiles : kAttendErrorBoundPairs;
   }
   bool is_rotated() const { return find_codec(case_.kind.key_codec)->space == CodecSpace::kRotated; }
   // [heads][dim].

@@ -116,9 +116,24 @@ MUTANTS = [
     ("the largest of the pair's first section", "pair_rows.cuh", "const int at = kSectionSums * section + 4 * k + 2 * half;", "const int at = 4 * k + 2 * half;"),
     ("queries of the other half of eight", "pair_rows.cuh", "__byte_perm(other, mine, 0x7362U)", "__byte_perm(mine, other, 0x7362U)"),
     ("keys of a pair in another order", "section_pair.cuh", "token % 8 / 2 * 8 + token % 32 / 8 * 2", "token % 32 / 8 * 8 + token % 8 / 2 * 2"),
-    ("shares of the first section's scale", "unpack_pairs.cu", "fmaxf(top_of(format, packed.sections), top_of(format, second))", "top_of(format, packed.sections)"),
+    ("shares of the first section's scale", "unpack_pairs.cu", "fmaxf(values.top, other_values.top)", "values.top"),
     ("means of sections that a pair lacks", "unpack_pairs.cu", "kDim * (2 - count); i +=", "0U; i +="),
     ("a pair is used before it is unpacked", "unpack_pairs.cu", "unpacked, means);\n  __syncthreads();", "unpacked, means);"),
+    ("lines are used before they are there", "unpack_pairs.cu", "bring_to_lines(copied.section(i));\n    __syncthreads();", "bring_to_lines(copied.section(i));"),
+    ("scales are used before they are there", "unpack_pairs.cu", "if constexpr (kRequantised) __syncthreads();", ""),
+    ("a section's lines are used before they are there", "prefill_unpack.cu", "bring_to_lines(section);\n      __syncthreads();", "bring_to_lines(section);"),
+    ("a section's scales are used before they are there", "prefill_unpack.cu", "if constexpr (kRequantised) __syncthreads();", ""),
+    ("rows are not rotated", "prefill_rows.cuh", "if (rotate) rotate_across<4>(x);", ""),
+    ("rows of pairs are not rotated", "pair_rows.cuh", "if (rotate) rotate_across<kRowLanes>(x);", ""),
+    ("sums that are forgotten in the rotation", "rotate_across.cuh", "x[k] = low + high;", "x[k] = low;"),
+    ("keys without the norm of the rotation", "requantise.cuh", "const float share = 1.0F / static_cast<float>(side.groups);", "const float share = 1.0F;"),
+    ("requantised keys without outliers", "requantise.cuh", "x[j] += rest;", "x[j] += 0.0F;"),
+    ("requantised values without outliers", "requantise.cuh", "if (outlier.group == first + k) x[k] += rest;", ""),
+    ("outliers that values have no room for", "requantise.cuh", "fmaxf(fabsf(first), fabsf(last)) + rest", "fmaxf(fabsf(first), fabsf(last))"),
+    ("values with the centre of keys", "requantise.cuh", "static_cast<float>(1U << (side.codec.bits - 1))", "0.5F * static_cast<float>((1U << side.codec.bits) - 1)"),
+    ("the first value is taken for the largest", "requantise.cuh", "fmaxf(fabsf(first), fabsf(last))", "fabsf(first)"),
+    ("uniform levels from a table", "prefill_unpack.cuh", "uniform ? static_cast<int8_t>(i) :", "false ? static_cast<int8_t>(i) :"),
+    ("requantised keys out of order", "unpack_pairs.cu", "const uint32_t row = key_row(first_token + 32 * group + 4 * at.g + t);", "const uint32_t row = first_token + 32 * group + 4 * at.g + t;"),
     ("a pair is read before it is there", "attend_warpgroups.cu", "await_pair(Slot slot) const { await(full + slot.index, slot.parity); }", "await_pair(Slot) const {}"),
     ("a pair is overwritten while it is read", "attend_warpgroups.cu", "if (pair >= kSlots) await(", "if (false) await("),
     ("a launch over pairs that forgets the one before", "attend_warpgroups.cu", "if (span.first > 0) {", "if (span.first > 1000000) {"),
@@ -139,7 +154,7 @@ def unit_of(file):
         return file
     if file.startswith("staged_"):
         return "staged_rot4.cu"
-    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu",
+    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return shared[file]

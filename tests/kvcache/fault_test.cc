@@ -172,6 +172,7 @@ TEST(FullDisk, WhenHolesFillItTheNextSequenceHasAllOfIt) {
   constexpr uint64_t kFitting = 1408;
   World world = small_world();
   world.nvme_budget = uint64_t{512} << 10;
+  world.one_thread = true;
   const auto plan = std::make_shared<FaultPlan>(7);
   world.open_io = faulty_engine_factory(plan);
   const std::unique_ptr<Engine> engine = open_engine(world);

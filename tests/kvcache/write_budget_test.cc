@@ -98,12 +98,8 @@ bool is_writing(Engine& engine, const Sequence& sequence) {
 // writes until nothing is due.
 struct AppendingEngine {
   explicit AppendingEngine(const World& of) : world(of) {
-    world.lazy_device = true;  // one thread
-    EngineOptions options = engine_options(world);
-    options.mover_drive = MoverDrive::kCallers;
-    auto opened = Engine::open(std::move(options));
-    EXPECT_TRUE(opened.ok()) << opened.status().message();
-    engine = std::move(*opened);
+    world.one_thread = true;
+    engine = open_engine(world);
     sequence = *engine->cache().create_sequence();
   }
   void let_it_write() {

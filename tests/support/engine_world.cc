@@ -65,7 +65,8 @@ EngineOptions engine_options(const World& world) {
   options.trace_path = world.trace_path;
   options.access_trace_path = world.access_trace_path;
   options.eviction = world.eviction;
-  options.device.lazy = world.lazy_device;
+  options.device.lazy = world.lazy_device || world.one_thread;
+  if (world.one_thread) options.mover_drive = MoverDrive::kCallers;
   options.kernels = world.kernels != nullptr ? world.kernels : &best_kernels();
   return options;
 }

@@ -46,6 +46,7 @@ struct World {
   Nanoseconds io_deadline = std::chrono::seconds(30);
   uint32_t threads = 2;
   bool lazy_device = false;
+  bool one_thread = false;  // steps the device and the mover: what happens when depends on nothing else
   uint64_t read_gap = kReadGap;
   std::string trace_path;
   std::string access_trace_path;

@@ -25,6 +25,12 @@ constexpr std::array kStagedPairs{
     StagedPair{CodecId::kInt4, CodecId::kInt4, attend_int4},
     StagedPair{CodecId::kInt3, CodecId::kInt3, attend_int3},
     StagedPair{CodecId::kInt2, CodecId::kInt2, attend_int2},
+    StagedPair{CodecId::kNuq4, CodecId::kNuq4, attend_nuq4},
+    StagedPair{CodecId::kNuq3, CodecId::kNuq3, attend_nuq3},
+    StagedPair{CodecId::kNuq2, CodecId::kNuq2, attend_nuq2},
+    StagedPair{CodecId::kNuq4s, CodecId::kNuq4s, attend_nuq4s},
+    StagedPair{CodecId::kNuq3s, CodecId::kNuq3s, attend_nuq3s},
+    StagedPair{CodecId::kNuq2s, CodecId::kNuq2s, attend_nuq2s},
 };
 constexpr uint32_t kStagedTokens = 64;
 

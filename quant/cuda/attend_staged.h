@@ -19,5 +19,11 @@ cudaError_t attend_int8(const AttendArgs& args, cudaStream_t stream);
 cudaError_t attend_int4(const AttendArgs& args, cudaStream_t stream);
 cudaError_t attend_int3(const AttendArgs& args, cudaStream_t stream);
 cudaError_t attend_int2(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq4(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq3(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq2(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq4s(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq3s(const AttendArgs& args, cudaStream_t stream);
+cudaError_t attend_nuq2s(const AttendArgs& args, cudaStream_t stream);
 
 }  // namespace quire::cuda

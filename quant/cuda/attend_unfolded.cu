@@ -1,6 +1,7 @@
-// Attention over whatever the other kernels do not know: trellis and non-uniform codecs, and keys of any
-// codec in pre_rope space. A warp unfolds 32 tokens of a section at a time to f32 in shared memory, turns the
-// keys, and multiplies them as floats. It takes any codes that can be decoded, and its time for it.
+// Attention over whatever the other kernels do not know: trellis and non-uniform codecs in pairs or shapes
+// that have no staged kernel, and keys of any codec in pre_rope space. A warp unfolds 32 tokens of a section
+// at a time to f32 in shared memory, turns the keys, and multiplies them as floats. It takes any codes that
+// can be decoded, and its time for it.
 #include "quant/cuda/attend_dims.h"
 #include "quant/cuda/attend_kernel.cuh"
 #include "quant/cuda/decoded.cuh"

@@ -34,6 +34,26 @@ struct QueryOperands {
   }
 };
 
+// Eight elements of a query as operands; their integers, each with kQueryExcess, are added to the sum.
+inline constexpr uint32_t kQueryExcess = kRoundingBits + 128U;
+template <bool kLookedUp>
+__device__ __forceinline__ void pack_query(const float (&x)[8], float inverse, uint32_t& sum,
+                                           uint32_t (&a)[4]) {
+  uint32_t v[8];
+#pragma unroll
+  for (int k = 0; k < 8; ++k) {
+    v[k] = rounded_bits<128>(x[k], inverse);  // so that the lower half, less 128, has a sign
+    sum += v[k];
+  }
+  uint32_t upper[2];
+  uint32_t lower[2];
+  pack_halves<kLookedUp>(v, upper, lower);
+  a[0] = upper[0];
+  a[1] = lower[0] ^ 0x80808080U;
+  a[2] = upper[1];
+  a[3] = lower[1] ^ 0x80808080U;
+}
+
 // Quantises x = transformed query elements, given the row's largest magnitude; returns the sum of integers.
 template <bool kLookedUp, int kBlocks, typename ElementsOf>
 __device__ __forceinline__ int quantise(float largest, ElementsOf elements_of, QueryOperands& out) {
@@ -45,18 +65,11 @@ __device__ __forceinline__ int quantise(float largest, ElementsOf elements_of, Q
   for (int b = 0; b < kBlocks; ++b) {
     float x[8];
     elements_of(b, x);
-    uint32_t v[8];
-#pragma unroll
-    for (int k = 0; k < 8; ++k) {
-      v[k] = rounded_bits(x[k], inverse) + 128U;  // so that the lower half, less 128, has a sign
-      sum += v[k];
-    }
-    uint32_t upper[2];
-    uint32_t lower[2];
-    pack_halves<kLookedUp>(v, upper, lower);
-    out.keep(b, {upper[0], lower[0] ^ 0x80808080U, upper[1], lower[1] ^ 0x80808080U});
+    uint32_t a[4];
+    pack_query<kLookedUp>(x, inverse, sum, a);
+    out.keep(b, a);
   }
-  return quad_sum(static_cast<int>(sum - 8U * kBlocks * (kRoundingBits + 128U)));
+  return quad_sum(static_cast<int>(sum - 8U * kBlocks * kQueryExcess));
 }
 
 // The queries as they are; returns the sum of integers.
@@ -107,15 +120,9 @@ __device__ __forceinline__ void uniform_query(const WarpContext& w, int tile, co
                                               uint32_t param, uint32_t bits, QueryOperands& query) {
   const uint8_t* mids = scales + size_t{2} * kBlocks * 32;
   const float up = power_of_two(static_cast<int32_t>(param));
-  const auto eight_halves = [&](const uint8_t* halves, int b, float(&x)[8]) {
-    const auto words = load_as<uint4>(halves + size_t{2} * (32 * b + 8 * w.at.i));
-    const uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
-#pragma unroll
-    for (int k = 0; k < 8; ++k) x[k] = half_bits_to_float(pairs[k / 2] >> (16 * (k % 2)) & 0xFFFFU);
-  };
   const auto folded = [&](int b, float(&x)[8]) {
     float scale[8];
-    eight_halves(scales, b, scale);
+    load_eight_halves(scales + size_t{2} * (32 * b + 8 * w.at.i), scale);
     load_query<kBlocks>(w, tile, b, x);
 #pragma unroll
     for (int k = 0; k < 8; ++k) x[k] *= scale[k];
@@ -127,7 +134,7 @@ __device__ __forceinline__ void uniform_query(const WarpContext& w, int tile, co
     float x[8];
     float mid[8];
     load_query<kBlocks>(w, tile, b, x);
-    eight_halves(mids, b, mid);
+    load_eight_halves(mids + size_t{2} * (32 * b + 8 * w.at.i), mid);
 #pragma unroll
     for (int k = 0; k < 8; ++k) mid_dot += x[k] * mid[k];
     folded(b, x);
@@ -178,14 +185,14 @@ __device__ __forceinline__ void integer_scores(const WarpContext& w, const Secti
     }
   }
   float token_scales[8];
-  if constexpr (looked_up(kKey)) logarithmic_scales(w, key_meta(w, ref), group, ref.key_param, token_scales);
+  if constexpr (is_rotated(kKey)) logarithmic_scales(w, key_meta(w, ref), group, ref.key_param, token_scales);
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
       const int(&sum)[4] = sums[tile][k % 4];
       float score = static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]) * queries[tile].scale;
-      if constexpr (looked_up(kKey)) score *= token_scales[k];
+      if constexpr (is_rotated(kKey)) score *= token_scales[k];
       scores[tile][k] = score + queries[tile].offset;
     }
   }

@@ -37,12 +37,16 @@ struct Operands {
   uint32_t b[4][2];
 };
 
-constexpr bool looked_up(CodecId id) {
-  return id == CodecId::kRot4 || id == CodecId::kRot3 || id == CodecId::kRot2;
-}
+constexpr bool is_rotated(CodecId id) { return find_codec(id)->family == CodecFamily::kRotated; }
 constexpr bool is_trellis(CodecId id) { return find_codec(id)->family == CodecFamily::kTrellis; }
-// Codecs in rotated space: levels with a sign, scales per token, means of the section.
+constexpr bool is_nonuniform(CodecId id) { return find_codec(id)->family == CodecFamily::kNonUniform; }
+constexpr bool has_outliers(CodecId id) { return find_codec(id)->outliers; }
+// A code alone says which level it is.
+constexpr bool looked_up(CodecId id) { return is_rotated(id) || is_nonuniform(id); }
+// Operands are levels, with a sign, in pack_order<true>.
 constexpr bool has_levels(CodecId id) { return looked_up(id) || is_trellis(id); }
+// Codecs in rotated space: scales per token, means of the section. Others have midpoints.
+constexpr bool has_means(CodecId id) { return is_rotated(id) || is_trellis(id); }
 constexpr uint32_t bits_of(CodecId id) { return find_codec(id)->bits; }
 constexpr uint32_t levels_word(uint32_t bits, uint32_t first) {
   const LevelTable table = level_table(bits);
@@ -58,6 +62,20 @@ constexpr uint32_t levels_word(uint32_t bits, uint32_t first) {
 template <bool kLookedUp>
 constexpr uint32_t pack_order(uint32_t r, uint32_t e) {
   return kLookedUp ? 2 * r + e / 2 + e % 2 * 4 : 4 * r + e;
+}
+
+__device__ __forceinline__ void load_eight(const float* from, float (&x)[8]) {
+  const auto low = load_as<float4>(from);
+  const auto high = load_as<float4>(from + 4);
+  const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+  for (int k = 0; k < 8; ++k) x[k] = eight[k];
+}
+__device__ __forceinline__ void load_eight_halves(const uint8_t* from, float (&x)[8]) {
+  const auto words = load_as<uint4>(from);
+  const uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int k = 0; k < 8; ++k) x[k] = half_bits_to_float(pairs[k / 2] >> (16 * (k % 2)) & 0xFFFFU);
 }
 
 __device__ __forceinline__ uint4 load_words(const uint8_t* plane, uint32_t row, uint32_t lanes,
@@ -133,7 +151,7 @@ __device__ __forceinline__ Operands load_operands(const CodeArray& array, uint32
 #pragma unroll
     for (int t = 0; t < 4; ++t) {
       const uint32_t word = nibbles<kBits>(lows[t], highs[t], at.i);
-      if constexpr (looked_up(kId)) {
+      if constexpr (is_rotated(kId)) {
         look_up<kBits>(word, operands.b[t]);
       } else {
         operands.b[t][0] = word & 0x0F0F0F0FU;
@@ -145,7 +163,7 @@ __device__ __forceinline__ Operands load_operands(const CodeArray& array, uint32
 }
 
 // What a uniform code's operand is short of the value's: value = (operand - centre) * scale + mid.
-__device__ __forceinline__ float key_centre(uint32_t bits) {
+constexpr float key_centre(uint32_t bits) {
   const float centre = 0.5F * static_cast<float>((1U << bits) - 1);
   return bits == 8 ? centre - 128.0F : centre;
 }
@@ -170,10 +188,11 @@ __device__ __forceinline__ void pack_halves(const uint32_t (&v)[8], uint32_t (&u
   }
 }
 
-// round(x * inverse), within +-2^21, in the lower bits of a word: kRoundingBits less than its bits.
+// round(x * inverse) + kMore, within +-2^21, in the lower bits of a word: kRoundingBits less than its bits.
 inline constexpr uint32_t kRoundingBits = 0x4B400000U;  // 1.5 * 2^23
+template <int kMore = 0>
 __device__ __forceinline__ uint32_t rounded_bits(float x, float inverse) {
-  return __float_as_uint(x * inverse + 12582912.0F);
+  return __float_as_uint(x * inverse + (12582912.0F + kMore));
 }
 
 __device__ __forceinline__ float quad_max(float value) {

@@ -13,6 +13,12 @@ namespace quire::cuda {
 
 inline constexpr uint32_t kStagedTokens = 64;
 inline constexpr uint32_t kStagedWarps = 4;  // of a block
+inline constexpr int kTokensOfThread = 16;   // of a section: token 32 (k / 8) + 8 i + k % 8 in element k
+
+// Of levels in shared memory.
+constexpr uint32_t table_bytes(CodecId id) {
+  return is_trellis(id) ? kTrellisLevels : is_nonuniform(id) ? 16 : 0;
+}
 
 template <CodecId kKeyCodec, CodecId kValueCodec, int kBlockCount>
 struct StagedForm {
@@ -30,10 +36,10 @@ struct StagedForm {
   // One is computed from, the others are under way: more where they are small.
   static constexpr uint32_t kSlots = bits_of(kKey) == 8 || bits_of(kValue) == 8 ? 2 : 3;
   // Of the side that a warp is at: scales of its tokens, midpoints where there are any.
-  static constexpr uint32_t kScales = (has_levels(kKey) && has_levels(kValue) ? 1 : 2) * kStagedTokens;
+  static constexpr uint32_t kScales = (has_means(kKey) && has_means(kValue) ? 1 : 2) * kStagedTokens;
   // Bytes of levels in shared memory, of keys and of values.
-  static constexpr uint32_t kKeyTable = is_trellis(kKey) ? kTrellisLevels : 0;
-  static constexpr uint32_t kTables = kKeyTable + (is_trellis(kValue) ? kTrellisLevels : 0);
+  static constexpr uint32_t kKeyTable = table_bytes(kKey);
+  static constexpr uint32_t kTables = kKeyTable + table_bytes(kValue);
   static constexpr uint32_t kSlotBytes =
       kKeyCodes + kKeyMeta > kValueCodes + kValueMeta ? kKeyCodes + kKeyMeta : kValueCodes + kValueMeta;
 };

@@ -151,7 +151,7 @@ __device__ __forceinline__ void attend_staged_section(const WarpContext& w, Sect
     weigh_staged(queries.tiles[tile].scale, queries.tiles[tile].offset, weights[tile], rows[tile]);
   }
   const uint8_t* values = stream.values();
-  add_staged<Form>(w, values, stream.value_param(), value_levels, scales, weights, rows);
+  add_staged<Form>(w, values, stream.value_param(), value_levels, scales, queries, weights, rows);
 }
 
 // Of the block's slots, whose memory takes the states of its warps in the end.
@@ -162,17 +162,19 @@ constexpr size_t slots_bytes() {
   return kSlotsOfAll > kStates ? kSlotsOfAll : kStates;
 }
 
-// Levels of trellis codecs, of keys and then of values; there after a barrier.
+// Levels of trellis and non-uniform codecs, of keys and then of values; there after a barrier.
 template <typename Form>
-__device__ __forceinline__ const int8_t* fill_tables(Smem& shared) {
+__device__ __forceinline__ const int8_t* fill_tables(const SectionFormat& format, Smem& shared) {
   if constexpr (Form::kTables == 0) {
     return nullptr;
   } else {
     auto* tables = shared.take<int8_t>(Form::kTables);
-    const uint32_t bits = threadIdx.x < Form::kKeyTable ? bits_of(Form::kKey) : bits_of(Form::kValue);
     static_assert(Form::kTables <= kStagedWarps * kWarpLanes);
-    if (threadIdx.x < Form::kTables)
-      tables[threadIdx.x] = kTrellisTables.levels[bits - 1][threadIdx.x % kTrellisLevels];
+    if (threadIdx.x < Form::kKeyTable) {
+      tables[threadIdx.x] = stored_level<Form::kKey>(format, Side::kKey, threadIdx.x);
+    } else if (threadIdx.x < Form::kTables) {
+      tables[threadIdx.x] = stored_level<Form::kValue>(format, Side::kValue, threadIdx.x - Form::kKeyTable);
+    }
     return tables;
   }
 }
@@ -189,9 +191,10 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
   float* m = shared.take<float>(kStagedWarps * kRows);
   float* l = shared.take<float>(kStagedWarps * kRows);
   uint32_t* query_words = shared.take<uint32_t>(StagedQueries<Form, kTiles>::kWords);
+  float* query_rows = shared.take<float>(StagedQueries<Form, kTiles>::kFloats);
   float* scales = shared.take<float>(kStagedWarps * Form::kScales) + size_t{warp} * Form::kScales;
   auto* all_slots = shared.take<uint8_t>(slots_bytes<Form, kTiles>());
-  const int8_t* tables = fill_tables<Form>(shared);
+  const int8_t* tables = fill_tables<Form>(args.format, shared);
 
   const uint32_t begin = blockIdx.x * args.run_sections;
   const uint32_t end = min(begin + args.run_sections, sections_of(args, head));
@@ -207,7 +210,7 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
   RowState<Form::kBlocks> rows[kTiles];
   clear_rows(rows);
   StagedQueries<Form, kTiles> queries;
-  fix_queries(w, warp, query_words, queries);
+  fix_queries(w, warp, query_words, query_rows, queries);
   __syncthreads();
   for (uint32_t s = begin + warp; s < end; s += kStagedWarps) {
     const uint32_t sinks = s == 0 ? args.format.sink_tokens : 0;
@@ -237,8 +240,9 @@ template <typename Form, int kTiles, int kBlocksPerProcessor>
 cudaError_t launch_staged(const AttendArgs& args, cudaStream_t stream) {
   constexpr uint32_t kRows = kTiles * 8;
   const dim3 grid(run_count(args), args.kv_heads, (args.rows + kRows - 1) / kRows);
+  using Queries = StagedQueries<Form, kTiles>;
   constexpr size_t kFloats =
-      2 * kStagedWarps * kRows + StagedQueries<Form, kTiles>::kWords + kStagedWarps * Form::kScales;
+      2 * kStagedWarps * kRows + Queries::kWords + Queries::kFloats + kStagedWarps * Form::kScales;
   return launch({grid, kStagedWarps * kWarpLanes,
                  kFloats * sizeof(float) + slots_bytes<Form, kTiles>() + Form::kTables, stream},
                 staged_kernel<Form, kTiles, kBlocksPerProcessor>, args, 0U);
@@ -249,9 +253,9 @@ template <CodecId kKey, CodecId kValue, int kBlocks>
 cudaError_t attend_pair_dim(const AttendArgs& args, cudaStream_t stream) {
   using Form = StagedForm<kKey, kValue, kBlocks>;
   // One of a trellis is a loop of look-ups: nothing is left for a second tile.
-  constexpr bool kLookedUp = looked_up(kKey) && looked_up(kValue);
+  constexpr bool kRotated = is_rotated(kKey) && is_rotated(kValue);
   constexpr bool kTwoPlanes = bits_of(kKey) == 3 || bits_of(kValue) == 3;
-  if constexpr (kBlocks <= 2 || (kLookedUp && !kTwoPlanes)) {
+  if constexpr (kBlocks <= 2 || (kRotated && !kTwoPlanes)) {
     if (args.rows > 8) return launch_staged<Form, 2, 2>(args, stream);
   }
   return launch_staged < Form, 1, Form::kSlots == 3 ? 3 : 2 > (args, stream);

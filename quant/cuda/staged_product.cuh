@@ -1,60 +1,103 @@
 // Products of 8-bit operands with staged codes, by blocks of 32 (along the reduction) by 32 lanes.
 #pragma once
 
+#include "quant/cuda/nuq_tables.cuh"
 #include "quant/cuda/staged_form.cuh"
 #include "quant/cuda/trellis_operands.cuh"
 
 namespace quire::cuda {
 
-// What turns codes into operands, in registers. nothing: a 0 that the compiler does not know of. It would
-// fetch constants anew for every instruction that takes more than one, and the loop would be half as long
-// again.
+// What turns codes into operands. nothing: a 0 that the compiler does not know of. It would fetch constants
+// anew for every instruction that takes more than one, and the loop would be half as long again.
 //
-// Levels of rot4 are sums of two bytes that prmt finds in one step each: a nibble's highest bit makes prmt
-// repeat the sign of the byte it selects. Negative levels, less one, come with -1 for codes above 7; positive
-// ones with 0 for codes below 8 where that bit is turned round. So each sum is the level less one, which the
-// other operand's sum makes good.
+// Sixteen levels are sums of two bytes that prmt finds in one step each: a nibble's highest bit makes prmt
+// repeat the sign of the byte it selects. The first byte is of codes below 8, the second, with that bit
+// turned round, of those above; each is made so that with the other's sign, 0 or -1, it comes to the level
+// less one, which the other operand's sum makes good.
 template <CodecId kId>
 struct LevelWords {
   uint32_t low[2];
   uint32_t high[2];
-  TrellisTable table;  // of a trellis
+  TrellisTable table;    // of a trellis
+  const int8_t* stored;  // [16] in shared memory, of a layer's own levels: words are from there
 };
-static_assert(kRot4Levels[0] - 1 >= -128 && kRot4Levels[7] < 0 && kRot4Levels[8] >= 0);
+constexpr bool is_sum_of_two(CodecId id) { return looked_up(id) && bits_of(id) == 4; }
 
-constexpr uint32_t level_word(uint32_t bits, uint32_t first, int add) {
-  const LevelTable table = level_table(bits);
-  uint32_t packed = 0;
-  for (uint32_t i = 0; i < 4 && first + i < table.levels.size(); ++i) {
-    packed |= uint32_t{static_cast<uint8_t>(table.levels[first + i] + add)} << (8 * i);
-  }
-  return packed;
+// The bytes of codes j and j + 8, whose levels are these.
+struct LevelPair {
+  int low;
+  int high;
+};
+constexpr LevelPair level_pair(int low, int high) {
+  if (low > 0) return {low - 1, high - 1};  // both signs are 0
+  return {high < 0 ? low : low - 1, high};  // the first byte's is -1
 }
+// Byte i of sixteen. level(i): level i of the codec, ascending within -127..127.
+template <CodecId kId, typename LevelOf>
+constexpr int level_byte(LevelOf level, uint32_t i) {
+  if constexpr (is_sum_of_two(kId)) {
+    const LevelPair pair = level_pair(level(i % 8), level(i % 8 + 8));
+    return i < 8 ? pair.low : pair.high;
+  } else {
+    return i < 1U << bits_of(kId) ? level(i) : 0;
+  }
+}
+template <CodecId kId>
+constexpr uint32_t level_word(uint32_t first) {
+  const auto level = [](uint32_t i) { return int{level_table(bits_of(kId)).levels[i]}; };
+  uint32_t word = 0;
+  for (uint32_t i = 0; i < 4; ++i) {
+    word |= uint32_t{static_cast<uint8_t>(level_byte<kId>(level, first + i))} << (8 * i);
+  }
+  return word;
+}
+
+// Byte i of a codec's table in shared memory.
+template <CodecId kId>
+__device__ __forceinline__ int8_t stored_level(const SectionFormat& format, Side side, uint32_t i) {
+  if constexpr (is_trellis(kId)) return kTrellisTables.levels[bits_of(kId) - 1][i];
+  if constexpr (is_nonuniform(kId)) {
+    const auto level = [&](uint32_t code) { return int{nuq_level(format, side, code)}; };
+    return static_cast<int8_t>(level_byte<kId>(level, i));
+  }
+  return 0;
+}
+
 template <CodecId kId>
 __device__ __forceinline__ LevelWords<kId> level_words(uint32_t nothing, const int8_t* table) {
   LevelWords<kId> words{};
+  words.stored = table;
   if constexpr (is_trellis(kId)) words.table = {table, (1U << 8) + nothing, (1U << 16) + nothing};
-  if constexpr (looked_up(kId)) {
-    constexpr uint32_t kBits = bits_of(kId);
-    constexpr int kAdd = kId == CodecId::kRot4 ? -1 : 0;
-    constexpr uint32_t kWords[4] = {level_word(kBits, 0, kAdd), level_word(kBits, 4, kAdd),
-                                    level_word(kBits, 8, 0), level_word(kBits, 12, 0)};
+  if constexpr (is_rotated(kId)) {
+    constexpr uint32_t kWords[4] = {level_word<kId>(0), level_word<kId>(4), level_word<kId>(8),
+                                    level_word<kId>(12)};
     for (int i = 0; i < 2; ++i) {
       words.low[i] = kWords[i] + nothing;
-      if constexpr (kBits == 4) words.high[i] = kWords[2 + i] + nothing;
+      words.high[i] = kWords[2 + i] + nothing;
     }
   }
   return words;
 }
 
-// The same registers where the other side has the same codec.
+// The same registers where the other side has the same levels.
 template <CodecId kId, CodecId kOther>
 __device__ __forceinline__ LevelWords<kId> level_words_beside(const LevelWords<kOther>& other,
                                                               uint32_t nothing, const int8_t* table) {
-  if constexpr (kId == kOther) {
+  if constexpr (kId == kOther && !is_nonuniform(kId)) {
     return other;
   } else {
     return level_words<kId>(nothing, table);
+  }
+}
+
+// As they are needed at one side of a section: a layer's own do not stay in registers.
+template <CodecId kId>
+__device__ __forceinline__ LevelWords<kId> fetch_levels(const LevelWords<kId>& words) {
+  if constexpr (is_nonuniform(kId)) {
+    const auto four = load_as<uint4>(words.stored);
+    return {{four.x, four.y}, {four.z, four.w}, {}, words.stored};
+  } else {
+    return words;
   }
 }
 
@@ -62,7 +105,7 @@ __device__ __forceinline__ LevelWords<kId> level_words_beside(const LevelWords<k
 // negated.
 template <CodecId kId>
 constexpr int staged_centre() {
-  return kId == CodecId::kRot4 ? -1 : value_centre<kId>();
+  return is_sum_of_two(kId) ? -1 : value_centre<kId>();
 }
 
 // A thread's words of a block: `low` of the first plane; `high` of the second one of 3-bit codes, and of the
@@ -161,7 +204,7 @@ __device__ __forceinline__ void multiply_staged(const StagedWords& words, const 
 #pragma unroll
   for (int t = 0; t < 4; ++t) {
     uint32_t b[2];
-    if constexpr (kId == CodecId::kRot4) {
+    if constexpr (is_sum_of_two(kId)) {
       const uint32_t word = lows[t];
       const uint32_t turned = word ^ 0x88888888U;
       const uint32_t positive[2] = {permute_bytes(levels.high[0], levels.high[1], turned),

@@ -4,16 +4,13 @@
 #pragma once
 
 #include "quant/cuda/decoded.cuh"
-#include "quant/cuda/key_scores.cuh"
-#include "quant/cuda/staged_product.cuh"
+#include "quant/cuda/staged_outliers.cuh"
 #include "quant/cuda/value_sums.cuh"
 
 namespace quire::cuda {
 
-inline constexpr int kTokensOfThread = 16;  // token 32 (k / 8) + 8 i + k % 8 in element k
-
-// The scales of a section's tokens, and of uniform values their midpoints, to memory of the warp: each is
-// needed by eight threads. scales: [2][64].
+// The scales of a section's tokens, and of values without means their midpoints, to memory of the warp: each
+// is needed by eight threads. scales: [2][64].
 template <CodecId kId>
 __device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t param, float* scales) {
   const uint32_t token = 2 * (threadIdx.x % kWarpLanes);
@@ -21,7 +18,7 @@ __device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t para
     const uint32_t codes = load_as<uint16_t>(meta + token);
     store_as<float2>(scales + token, make_float2(trellis_token_scale(param, codes & 0xFFU),
                                                  trellis_token_scale(param, codes >> 8)));
-  } else if constexpr (has_levels(kId)) {
+  } else if constexpr (is_rotated(kId)) {
     const int largest = static_cast<int16_t>(param & 0xFFFFU);
     const uint32_t codes = load_as<uint16_t>(meta + token);
     const auto scale = [&](uint32_t code) {
@@ -32,12 +29,12 @@ __device__ __forceinline__ void spread_scales(const uint8_t* meta, uint32_t para
     store_as<float2>(scales + token, make_float2(scale(codes & 0xFFU), scale(codes >> 8)));
   } else {
     const float up = power_of_two(static_cast<int32_t>(param));
-    const auto pair = [&](const uint8_t* halves) {
+    const auto pair = [&](const uint8_t* halves, float unit) {
       const uint32_t both = load_as<uint32_t>(halves + size_t{2} * token);
-      return make_float2(half_bits_to_float(both & 0xFFFFU) * up, half_bits_to_float(both >> 16) * up);
+      return make_float2(half_bits_to_float(both & 0xFFFFU) * unit, half_bits_to_float(both >> 16) * unit);
     };
-    store_as<float2>(scales + token, pair(meta));
-    store_as<float2>(scales + kStagedTokens + token, pair(meta + size_t{2} * kStagedTokens));
+    store_as<float2>(scales + token, pair(meta, up * staged_unit<kId>()));
+    store_as<float2>(scales + kStagedTokens + token, pair(meta + size_t{2} * kStagedTokens, up));
   }
   __syncwarp();
 }
@@ -45,65 +42,24 @@ template <CodecId kId>
 __device__ __forceinline__ float staged_mean_step(uint32_t param) {
   return step_approx(is_trellis(kId) ? trellis_mean_step(param) : static_cast<int16_t>(param >> 16));
 }
-__device__ __forceinline__ void load_spread(const float* scales, int group, uint32_t i, float (&x)[8]) {
-  const auto low = load_as<float4>(scales + 32 * group + 8 * i);
-  const auto high = load_as<float4>(scales + 32 * group + 8 * i + 4);
-  const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-  for (int k = 0; k < 8; ++k) x[k] = eight[k];
-}
-
-// Queries as operands. Where their integers are the same for all sections, as those of rotated keys are, the
-// block's warps share them; else each warp makes its own for every section.
-template <typename Form, int kTiles>
-struct StagedQueries {
-  static constexpr bool kFixed = has_levels(Form::kKey);
-  static constexpr uint32_t kWordsOfWarp = kTiles * QueryOperands::words_of_warp(Form::kBlocks);
-  static constexpr uint32_t kWords = (kFixed ? 1 : kStagedWarps) * kWordsOfWarp;
-
-  QueryOperands tiles[kTiles];
-  float sum[kTiles];  // of the integers
-
-  __device__ __forceinline__ void load(int b, uint32_t (&a)[kTiles][4]) const {
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) tiles[tile].load(b, a[tile]);
-  }
-};
-
-// words: [kWords] in shared memory; what all warps share is there after a barrier.
-template <typename Form, int kTiles>
-__device__ __forceinline__ void fix_queries(const WarpContext& w, uint32_t warp, uint32_t* words,
-                                            StagedQueries<Form, kTiles>& queries) {
-  using Queries = StagedQueries<Form, kTiles>;
-#pragma unroll
-  for (int tile = 0; tile < kTiles; ++tile) {
-    QueryOperands& query = queries.tiles[tile];
-    uint32_t* mine = words + (Queries::kFixed ? 0 : warp * Queries::kWordsOfWarp) +
-                     tile * QueryOperands::words_of_warp(Form::kBlocks) + 4 * (threadIdx.x % kWarpLanes);
-    query.words = Queries::kFixed && warp > 0 ? nullptr : mine;
-    if constexpr (Queries::kFixed) {
-      queries.sum[tile] = static_cast<float>(quantise_query<true, Form::kBlocks>(w, tile, query));
-      query.words = mine;
-    }
-  }
-}
 
 // slot: of keys. products: [tile][16], to be scaled and offset as `queries` has it then.
 template <typename Form, int kTiles>
 __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t* slot, uint32_t param,
-                                             const LevelWords<Form::kKey>& levels, float* scales,
+                                             const LevelWords<Form::kKey>& key_levels, float* scales,
                                              StagedQueries<Form, kTiles>& queries,
                                              float (&products)[kTiles][kTokensOfThread]) {
   constexpr CodecId kKey = Form::kKey;
   const uint8_t* meta = slot + Form::kKeyCodes;
-  if constexpr (has_levels(kKey)) {
+  if constexpr (has_means(kKey)) {
     spread_scales<kKey>(meta, param, scales);
   } else {
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      uniform_query<Form::kBlocks>(w, tile, meta, param, bits_of(kKey), queries.tiles[tile]);
+      fold_channel_scales<Form>(queries.row(tile, w.at.g), meta, param, w.at.i, queries.tiles[tile]);
     }
   }
+  const LevelWords<kKey> levels = fetch_levels(key_levels);
   const StagedArray<kKey, Form::kDim, kStagedTokens> codes(slot, w.at, levels);
   int means[kTiles][4] = {};
 #pragma unroll
@@ -119,12 +75,12 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
       } else {
         multiply_staged<kKey, SignedBytes, false>(words, levels, a, w.at.i, sums);
       }
-      if constexpr (has_levels(kKey)) {
+      if constexpr (has_means(kKey)) {
         if (group == 0) multiply_means(w, meta + kStagedTokens, b, a, means);
       }
     }
     float token_scales[8];
-    if constexpr (has_levels(kKey)) load_spread(scales, group, w.at.i, token_scales);
+    if constexpr (has_means(kKey)) load_eight(scales + 32 * group + 8 * w.at.i, token_scales);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
 #pragma unroll
@@ -132,12 +88,12 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
         const int(&sum)[4] = sums[tile][k % 4];
         float product = static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]);
         if constexpr (kKey == CodecId::kRot4) product += queries.sum[tile];
-        if constexpr (has_levels(kKey)) product *= token_scales[k];
+        if constexpr (has_means(kKey)) product *= token_scales[k];
         products[tile][8 * group + k] = product;
       }
     }
   }
-  if constexpr (has_levels(kKey)) {
+  if constexpr (has_means(kKey)) {
     const float mean_step = staged_mean_step<kKey>(param);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -145,6 +101,7 @@ __device__ __forceinline__ void score_staged(const WarpContext& w, const uint8_t
           static_cast<float>(means[tile][0] * 256 + means[tile][2]) * (queries.tiles[tile].scale * mean_step);
     }
   }
+  if constexpr (has_outliers(kKey)) score_outliers(w.at, meta, param, queries, products);
 }
 
 // Tokens of the section below `first` are not seen.
@@ -197,10 +154,10 @@ __device__ __forceinline__ WeightOperands quantise_weights(const float* scales, 
 #pragma unroll
   for (int group = 0; group < 2; ++group) {
     float scale[8];
-    load_spread(scales, group, i, scale);
-    if constexpr (!has_levels(kValue)) {
+    load_eight(scales + 32 * group + 8 * i, scale);
+    if constexpr (!has_means(kValue)) {
       float mid[8];
-      load_spread(scales + kStagedTokens, group, i, mid);
+      load_eight(scales + kStagedTokens + 32 * group + 8 * i, mid);
 #pragma unroll
       for (int k = 0; k < 8; ++k) row.mid += weights[8 * group + k] * mid[k];
     }
@@ -243,12 +200,14 @@ __device__ __forceinline__ WeightOperands quantise_weights(const float* scales, 
 // slot: of values. weights: what weigh_staged left.
 template <typename Form, int kTiles>
 __device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* slot, uint32_t param,
-                                           const LevelWords<Form::kValue>& levels, float* scales,
+                                           const LevelWords<Form::kValue>& value_levels, float* scales,
+                                           const StagedQueries<Form, kTiles>& queries,
                                            float (&weights)[kTiles][kTokensOfThread],
                                            RowState<Form::kBlocks> (&rows)[kTiles]) {
   constexpr CodecId kValue = Form::kValue;
   constexpr int kBlocks = Form::kBlocks;
   const uint8_t* meta = slot + Form::kValueCodes;
+  if constexpr (has_outliers(kValue)) keep_weights(w.at, param, weights, queries.weights);
   spread_scales<kValue>(meta, param, scales);
   uint32_t a[2][kTiles][4];
   float step[kTiles];
@@ -262,9 +221,13 @@ __device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* 
       a[1][tile][r] = operands.a[1][r];
     }
   }
+  const LevelWords<kValue> levels = fetch_levels(value_levels);
   const StagedArray<kValue, kStagedTokens, Form::kDim> codes(slot, w.at, levels);
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (is_nonuniform(kValue)) {
+      if (b == 2) hold_back_loads();  // for all blocks at once there are not registers everywhere
+    }
     int sums[kTiles][4][4] = {};
     if constexpr (is_trellis(kValue)) {
 #pragma unroll 1
@@ -292,8 +255,9 @@ __device__ __forceinline__ void add_staged(const WarpContext& w, const uint8_t* 
         rows[tile].o[b][k] += static_cast<float>(sum[k / 4] * 256 + sum[2 + k / 4]) * step[tile];
       }
     }
+    if constexpr (has_outliers(kValue)) add_outliers(w.at, meta, b, queries.weights, rows);
   }
-  if constexpr (has_levels(kValue)) add_means(w, meta + kStagedTokens, staged_mean_step<kValue>(param), rows);
+  if constexpr (has_means(kValue)) add_means(w, meta + kStagedTokens, staged_mean_step<kValue>(param), rows);
 }
 
 }  // namespace quire::cuda

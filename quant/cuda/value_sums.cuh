@@ -12,7 +12,7 @@ inline constexpr float kWeightTop = 65535.0F;
 template <CodecId kValue>
 __device__ __forceinline__ void value_scales(const WarpContext& w, const SectionRef& ref, uint32_t group,
                                              float (&scales)[8], float (&mids)[8]) {
-  if constexpr (looked_up(kValue)) {
+  if constexpr (is_rotated(kValue)) {
     logarithmic_scales(w, value_meta(w, ref), group, ref.value_param, scales);
   } else {
     const float up = power_of_two(static_cast<int32_t>(ref.value_param));
@@ -45,7 +45,7 @@ __device__ __forceinline__ void integer_values(const WarpContext& w, const Secti
 #pragma unroll
     for (int k = 0; k < 8; ++k) {
       largest = fmaxf(largest, weights[tile][k] * scales[k]);
-      if constexpr (!looked_up(kValue)) rows[tile].mid += weights[tile][k] * mids[k];
+      if constexpr (!is_rotated(kValue)) rows[tile].mid += weights[tile][k] * mids[k];
     }
     const float top = fmaxf(quad_max(largest), 1e-30F);
     const float inverse = kWeightTop * reciprocal_approx(top);

@@ -38,12 +38,7 @@ struct RowState {
 template <int kBlocks>
 __device__ __forceinline__ void load_query(const WarpContext& w, int tile, int b, float (&x)[8]) {
   const uint32_t r = min(8U * static_cast<uint32_t>(tile) + w.at.g, w.last_row);
-  const float* row = w.q + size_t{r} * kBlocks * 32 + 32 * b + 8 * w.at.i;
-  const auto low = load_as<float4>(row);
-  const auto high = load_as<float4>(row + 4);
-  const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-  for (int k = 0; k < 8; ++k) x[k] = eight[k];
+  load_eight(w.q + size_t{r} * kBlocks * 32 + 32 * b + 8 * w.at.i, x);
 }
 
 template <int kBlocks, int kTiles>

@@ -21,5 +21,9 @@ cudaError_t attend_tcq3_tcq2(const AttendArgs&, cudaStream_t) { return cudaError
 cudaError_t attend_int8(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_int3(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 cudaError_t attend_int2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_nuq3(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_nuq2(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_nuq4s(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
+cudaError_t attend_nuq2s(const AttendArgs&, cudaStream_t) { return cudaErrorNotSupported; }
 
 }  // namespace quire::cuda

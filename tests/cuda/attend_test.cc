@@ -307,11 +307,88 @@ TEST_F(CudaAttend, HeadsSeeSectionsOfTheirOwnChoice) {
 }
 
 std::vector<std::pair<CodecId, CodecId>> staged_pairs() {
-  if (kSlice) return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kInt4, CodecId::kInt4}};
+  if (kSlice) {
+    return {{CodecId::kRot4, CodecId::kRot4},
+            {CodecId::kInt4, CodecId::kInt4},
+            {CodecId::kNuq4, CodecId::kNuq4},
+            {CodecId::kNuq3s, CodecId::kNuq3s}};
+  }
   return {{CodecId::kRot4, CodecId::kRot4}, {CodecId::kRot3, CodecId::kRot3},
           {CodecId::kRot2, CodecId::kRot2}, {CodecId::kRot3, CodecId::kRot2},
           {CodecId::kInt8, CodecId::kInt8}, {CodecId::kInt4, CodecId::kInt4},
-          {CodecId::kInt3, CodecId::kInt3}, {CodecId::kInt2, CodecId::kInt2}};
+          {CodecId::kInt3, CodecId::kInt3}, {CodecId::kInt2, CodecId::kInt2},
+          {CodecId::kNuq4, CodecId::kNuq4}, {CodecId::kNuq4s, CodecId::kNuq4s},
+          {CodecId::kNuq3, CodecId::kNuq3}, {CodecId::kNuq3s, CodecId::kNuq3s},
+          {CodecId::kNuq2, CodecId::kNuq2}, {CodecId::kNuq2s, CodecId::kNuq2s}};
+}
+
+// Decode takes the pair's own kernel, and prefill that has no scratch: the bits say that it was no other.
+TEST_F(CudaAttend, PairsOfCodecsHaveKernelsOfTheirOwn) {
+  for (const auto& [key, value] : staged_pairs()) {
+    SCOPED_TRACE(std::string(find_codec(key)->name) + "/" + std::string(find_codec(value)->name));
+    Case call{.kind = kind_of(key, value, {64, 64}), .rows = 5};
+    const auto run = [&](Path path) {
+      call.path = path;
+      return World(call).run().out;
+    };
+    const std::vector<float> chosen = run(Path::kDecode);
+    EXPECT_NE(chosen, run(Path::kUnfolded));
+    if (bits_are_multiplied(key)) {
+      EXPECT_NE(chosen, run(Path::kAnyCodecs));
+    }
+    call.scratch_sections = 0;
+    EXPECT_EQ(chosen, run(Path::kPrefill));
+  }
+}
+
+// Levels are the layer's: any that ascend. Of sixteen the kernel makes two bytes by their signs, so there are
+// some of one sign, with 0 among the first eight, and with -1 and 0 among the others.
+TEST_F(CudaAttend, StagedPagesHaveTheLevelsOfTheirLayer) {
+  struct Line {
+    int first;
+    int step;
+  };
+  constexpr std::array kLines{Line{-120, 16}, Line{-127, 7}, Line{22, 7}, Line{-3, 1}, Line{-13, 1}};
+  const auto levels_of = [](Line line, uint32_t bits) {
+    std::vector<int8_t> levels;
+    for (int i = 0; i < 1 << bits; ++i) levels.push_back(static_cast<int8_t>(line.first + line.step * i));
+    return levels;
+  };
+  for (const auto& [key, value] : staged_pairs()) {
+    const CodecInfo& codec = *find_codec(key);
+    if (codec.family != CodecFamily::kNonUniform) continue;
+    SCOPED_TRACE(codec.name);
+    for (size_t i = 0; i < kLines.size(); ++i) {
+      World({.kind = kind_of(key, value, {64, 64}),
+             .rows = 5,
+             .key_levels = levels_of(kLines[i], codec.bits),
+             .value_levels = levels_of(kLines[(i + 1) % kLines.size()], codec.bits)})
+          .expect_truth();
+    }
+  }
+}
+
+// A group beyond the last is the last, in bytes that no writer makes.
+TEST_F(CudaAttend, StagedPagesTakeOutliersOfAnyGroup) {
+  for (const auto& [key, value] : staged_pairs()) {
+    if (!find_codec(key)->outliers) continue;
+    SCOPED_TRACE(find_codec(key)->name);
+    World({.kind = kind_of(key, value, {64, 64}), .rows = 11, .foreign_outliers = true}).expect_truth();
+  }
+}
+
+// Scores that are all but nothing are finite, and masked tokens are not.
+TEST_F(CudaAttend, MasksTokensOfVanishingKeys) {
+  const std::vector<int32_t> first{0, 1, 40, 64, 70};
+  for (const auto& [key, value] : staged_pairs()) {
+    SCOPED_TRACE(std::string(find_codec(key)->name) + "/" + std::string(find_codec(value)->name));
+    World({.kind = kind_of(key, value, {64, 64}),
+           .rows = static_cast<uint32_t>(first.size()),
+           .first = first,
+           .key_size = 0x1p-40F,
+           .query_size = 0.0F})
+        .expect_truth();
+  }
 }
 
 TEST_F(CudaAttend, AgreesWithF64OverStagedPages) {

@@ -28,8 +28,8 @@ inline bool has_tiles(CodecId key, CodecId value, SectionShape shape) {
   return fits(key) && fits(value) && shape.tokens == 64 && (shape.dim == 64 || shape.dim == 128);
 }
 
-// Prefill chooses between the kernels over tiles by the device; kTiles and kWarpgroups name one.
-enum class Path : uint8_t { kDecode, kPrefill, kTiles, kWarpgroups };
+// Decode and prefill choose a kernel; the others name one.
+enum class Path : uint8_t { kDecode, kPrefill, kTiles, kWarpgroups, kUnfolded, kAnyCodecs };
 
 inline cudaError_t attend(Path path, const AttendArgs& args) {
   switch (path) {
@@ -41,6 +41,10 @@ inline cudaError_t attend(Path path, const AttendArgs& args) {
       return attend_prefill_tiles(args, nullptr);
     case Path::kWarpgroups:
       return attend_prefill_warpgroups(args, nullptr);
+    case Path::kUnfolded:
+      return attend_unfolded(args, nullptr);
+    case Path::kAnyCodecs:
+      return attend_dim64(args, false, nullptr);
   }
   return cudaErrorInvalidValue;
 }
@@ -57,6 +61,11 @@ struct Case {
   uint32_t rotary_dim = 0;  // above 0: keys are in pre_rope space
   uint64_t seed = 1;
   std::vector<uint32_t> head_sections{};  // [heads] or empty: each sees the first so many
+  std::vector<int8_t> key_levels{};       // of nuq codecs; empty: the default ones
+  std::vector<int8_t> value_levels{};
+  float key_size = 1.0F;  // what keys and queries are multiplied with
+  float query_size = 1.0F;
+  bool foreign_outliers = false;  // some name groups beyond the last
 };
 
 struct Output {
@@ -74,28 +83,34 @@ class World {
       tokens_.push_back({shape.dim, {}, {}});
       for (uint32_t s = 0; s < c.sections; ++s) {
         PageKind kind = c.kind;
-        const std::vector<float> keys = quire::test::normal_values(n, c.seed * 1000 + 2 * (head * 64 + s));
+        std::vector<float> keys = quire::test::normal_values(n, c.seed * 1000 + 2 * (head * 64 + s));
+        for (float& key : keys) key *= c.key_size;
         std::vector<float> values = quire::test::normal_values(n, c.seed * 1000 + 2 * (head * 64 + s) + 1);
         for (size_t i = 0; i < n; ++i) values[i] += static_cast<float>(i % 5) * 0.2F;
         if (s > 0) kind.sink_tokens = 0;
-        sections_.emplace_back(*find_kernels(Isa::kScalar), kind, keys.data(), values.data());
+        sections_.emplace_back(*find_kernels(Isa::kScalar), kind, keys.data(), values.data(), levels());
+        if (c.foreign_outliers) misplace_outliers(&sections_.back());
         quire::test::append_section(sections_.back(), &tokens_.back());
       }
       if (c.rotary_dim > 0) turn_truth(head);
     }
     q_ = quire::test::normal_values(size_t{c.heads} * c.rows * shape.dim, c.seed + 5);
-    for (float& x : q_) x *= static_cast<float>(2 * std::numbers::log2e / std::sqrt(shape.dim));
+    for (float& x : q_)
+      x *= c.query_size * static_cast<float>(2 * std::numbers::log2e / std::sqrt(shape.dim));
   }
 
   Output run() const {
     const SectionShape shape = case_.kind.shape;
     const DeviceSections device(sections_);
     const DeviceArray<float> q(q_);
-    const DeviceArray<int32_t> first(case_.first.empty() ? std::vector<int32_t>(1) : case_.first);
-    const DeviceArray<uint32_t> head_sections(case_.head_sections.empty() ? std::vector<uint32_t>(1)
-                                                                          : case_.head_sections);
+    const DeviceArray<int32_t> first(or_one(case_.first));
+    const DeviceArray<uint32_t> head_sections(or_one(case_.head_sections));
     AttendArgs args{};
+    const DeviceArray<int8_t> key_levels(or_one(case_.key_levels));
+    const DeviceArray<int8_t> value_levels(or_one(case_.value_levels));
     args.format = section_format(case_.kind);
+    if (!case_.key_levels.empty()) args.format.key_levels = key_levels.data();
+    if (!case_.value_levels.empty()) args.format.value_levels = value_levels.data();
     args.sections = device.refs();
     args.section_stride = args.section_count = case_.sections;
     args.run_sections = case_.run_sections;
@@ -189,6 +204,24 @@ class World {
     if (!rotated(case_.kind.key_codec) || !rotated(case_.kind.value_codec))
       return kAttendErrorBoundRequantised;
     return case_.path == Path::kTiles ? kAttendErrorBoundTiles : kAttendErrorBoundPairs;
+  }
+  // Device arrays are not empty.
+  template <typename T>
+  static std::vector<T> or_one(const std::vector<T>& some) {
+    return some.empty() ? std::vector<T>(1) : some;
+  }
+  quire::test::LayerLevels levels() const {
+    return {case_.key_levels.empty() ? nullptr : case_.key_levels.data(),
+            case_.value_levels.empty() ? nullptr : case_.value_levels.data()};
+  }
+  static void misplace_outliers(EncodedSection* section) {
+    const SectionShape shape = section->kind.shape;
+    for (uint32_t lane = 0; lane < shape.tokens; lane += 5) {
+      section->bytes[section->layout.key_meta + 4 * shape.dim + 2 * lane] = 0xFF;
+    }
+    for (uint32_t lane = 0; lane < shape.dim; lane += 5) {
+      section->bytes[section->layout.value_meta + 4 * shape.tokens + 2 * lane] = 0xFF;
+    }
   }
   bool is_rotated() const { return find_codec(case_.kind.key_codec)->space == CodecSpace::kRotated; }
   // [heads][dim].

@@ -10,6 +10,7 @@
 namespace quire::testing {
 namespace {
 
+// Layers of nuq codecs have levels of their own.
 World small_world(CodecId codec) {
   World world;
   world.key_codec = world.value_codec = codec;
@@ -17,6 +18,12 @@ World small_world(CodecId codec) {
   world.max_step_tokens = 128;
   world.threads = 2;
   world.device_budget = 16 * kMiB;
+  if (find_codec(codec)->family == CodecFamily::kNonUniform) {
+    for (int i = 0; i < 1 << find_codec(codec)->bits; ++i) {
+      world.key_levels.push_back(static_cast<int8_t>(-127 + 16 * i));
+      world.value_levels.push_back(static_cast<int8_t>(-90 + 13 * i));
+    }
+  }
   return world;
 }
 
@@ -54,7 +61,7 @@ Output walk(Engine& engine, const World& world, const Walk& w) {
 
 TEST_F(CudaEngine, AttendsAsTheCpuDoesInPrefillAndDecode) {
   uint32_t cases = 0;
-  for (const CodecId codec : {CodecId::kRot4, CodecId::kInt8}) {
+  for (const CodecId codec : {CodecId::kRot4, CodecId::kInt8, CodecId::kNuq4s}) {
     for (const uint64_t window : {uint64_t{0}, uint64_t{200}}) {
       const World world = small_world(codec);
       const Walk w{500, 128, 5, window};

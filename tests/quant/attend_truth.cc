@@ -20,8 +20,9 @@ std::vector<double> decode_side(const EncodedSection& section, Side side) {
                       at + (key ? section.layout.key_meta : section.layout.value_meta),
                       key ? section.key_param : section.value_param};
   std::vector<float> out(size_t{shape.tokens} * shape.dim);
-  (key ? kernels.decode_key : kernels.decode_value)(key ? section.kind.key_codec : section.kind.value_codec,
-                                                    shape, view, out.data());
+  const SideCodec codec = key ? SideCodec(section.kind.key_codec, section.levels.keys)
+                              : SideCodec(section.kind.value_codec, section.levels.values);
+  (key ? kernels.decode_key : kernels.decode_value)(codec, shape, view, out.data());
   const uint8_t* sinks = at + (key ? section.layout.sink_keys : section.layout.sink_values);
   for (size_t i = 0; i < size_t{section.kind.sink_tokens} * shape.dim; ++i) {
     out[i] = bf16_to_f32(load_le<uint16_t>(sinks + 2 * i));

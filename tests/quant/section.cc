@@ -56,14 +56,14 @@ bool EncodedSide::same_bytes(const EncodedSide& other) const {
 }
 
 EncodedSection::EncodedSection(const Kernels& kernels, const PageKind& page_kind, const float* keys,
-                               const float* values)
-    : kind(page_kind), layout(page_layout(page_kind).section), bytes(layout.bytes) {
+                               const float* values, LayerLevels of_layer)
+    : kind(page_kind), levels(of_layer), layout(page_layout(page_kind).section), bytes(layout.bytes) {
   uint8_t* at = bytes.data();
   const uint32_t first = kind.sink_tokens;
   const size_t sink_values = size_t{first} * kind.shape.dim;
-  kernels.encode_key(kind.key_codec, kind.shape, keys, first, at + layout.key_codes, at + layout.key_meta,
-                     &key_param);
-  kernels.encode_value(kind.value_codec, kind.shape, values, first, at + layout.value_codes,
+  kernels.encode_key({kind.key_codec, levels.keys}, kind.shape, keys, first, at + layout.key_codes,
+                     at + layout.key_meta, &key_param);
+  kernels.encode_value({kind.value_codec, levels.values}, kind.shape, values, first, at + layout.value_codes,
                        at + layout.value_meta, &value_param);
   kernels.f32_to_bf16(keys, sink_values, reinterpret_cast<uint16_t*>(at + layout.sink_keys));
   kernels.f32_to_bf16(values, sink_values, reinterpret_cast<uint16_t*>(at + layout.sink_values));

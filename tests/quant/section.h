@@ -71,13 +71,21 @@ struct EncodedSide {
   uint32_t param = 0;
 };
 
+// Levels of nuq codecs that a layer brings, which outlive their users; nullptr: the default ones.
+struct LayerLevels {
+  const int8_t* keys = nullptr;
+  const int8_t* values = nullptr;
+};
+
 // A whole section with keys, values and sinks, encoded by one table.
 struct EncodedSection {
-  EncodedSection(const Kernels& kernels, const PageKind& kind, const float* keys, const float* values);
+  EncodedSection(const Kernels& kernels, const PageKind& kind, const float* keys, const float* values,
+                 LayerLevels of_layer = {});
 
   SectionRef ref() const { return {bytes.data(), key_param, value_param}; }
 
   PageKind kind;
+  LayerLevels levels;
   SectionLayout layout;
   AlignedArray<uint8_t> bytes;
   uint32_t key_param = 0;

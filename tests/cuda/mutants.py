@@ -47,6 +47,21 @@ MUTANTS = [
     ("levels one too small", "staged_rows.cuh", "product += queries.sum[tile]", "product += 0.0F * queries.sum[tile]"),
     ("a slot is filled while it is read", "staged_kernel.cuh", "copy_async_wait<Form::kSlots - 1>", "copy_async_wait<Form::kSlots>"),
     ("staged tokens are not masked", "staged_rows.cuh", "% 8 < first) scores[k] = -INFINITY", "% 8 < 0) scores[k] = -INFINITY"),
+    ("two levels above 0 without their signs", "staged_product.cuh", "return {low - 1, high - 1};", "return {low, high};"),
+    ("a level of 0 with the sign of those above", "staged_product.cuh", "if (low > 0) return", "if (low >= 0) return"),
+    ("two levels below 0 without their signs", "staged_product.cuh", "high < 0 ? low : low - 1", "low - 1"),
+    ("levels of the other side", "staged_kernel.cuh", "stored_level<Form::kValue>(format, Side::kValue,", "stored_level<Form::kValue>(format, Side::kKey,"),
+    ("staged keys without the centre", "staged_query.cuh", "query.scale * (kShort *", "0.0F * (kShort *"),
+    ("staged keys without their midpoints", "staged_query.cuh", "mid_dot += x[b][k] * mid[k];", "mid_dot += 0.0F * mid[k];"),
+    ("a scale that vanishes", "staged_query.cuh", "* up, 1e-37F)", "* up, 0.0F)"),
+    ("queries beyond the last row", "staged_query.cuh", "size_t{min(row, w.last_row)}", "size_t{row}"),
+    ("weights in the memory of another warp", "staged_query.cuh", "kOperands > kWeights ? kOperands : kWeights", "kOperands"),
+    ("scores without outliers", "staged_outliers.cuh", "product += load_as<float>(row", "product += 0.0F * load_as<float>(row"),
+    ("outliers of keys without the exponent", "staged_outliers.cuh", "queries.tiles[tile].scale = up;", "queries.tiles[tile].scale = 1.0F;"),
+    ("outliers of values without the exponent", "staged_outliers.cuh", "make_float4(four[k] * up,", "make_float4(four[k],"),
+    ("outliers of the lane beside", "staged_outliers.cuh", "0x4440U : 0x4442U", "0x4442U : 0x4440U"),
+    ("groups beyond the last", "staged_outliers.cuh", "min(permute_bytes(pair, 0, k % 2 == 0 ? 0x4440U : 0x4442U), kGroups - 1)", "permute_bytes(pair, 0, k % 2 == 0 ? 0x4440U : 0x4442U)"),
+    ("an offset that is added twice", "staged_outliers.cuh", "queries.tiles[tile].offset = 0.0F;", ""),
     ("only one warp's state", "staged_kernel.cuh", "sum += l[warp * rows + row] * keep;", "sum += l[row] * keep;"),
     ("quads of rotated keys change places", "encode_registers.cuh", "(job.lane % kQuads)", "((job.lane + 1) % kQuads)"),
     ("means of rotated sections by all tokens", "encode_rotated.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
@@ -144,21 +159,22 @@ MUTANTS = [
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
-UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", "staged_int4.cu"]
+STAGED = ["staged_int4.cu", "staged_nuq4.cu", "staged_nuq3s.cu"]
+UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", *STAGED]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
-def unit_of(file):
-    """The translation unit that a change of a file of quant/cuda shows in."""
+def units_of(file):
+    """The translation units that a change of a file of quant/cuda shows in."""
     if file in UNITS:
-        return file
+        return [file]
     if file.startswith("staged_"):
-        return "staged_rot4.cu"
+        return ["staged_rot4.cu", *STAGED]
     shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
-        return shared[file]
-    return "encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"
+        return [shared[file]]
+    return ["encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"]
 
 
 def compile_unit(root, tree, source, out):
@@ -227,10 +243,10 @@ def main(arguments):
             sys.exit("the unchanged kernels fail the tests")
         for name, file, old, new in chosen:
             tree = mutate(root, work, file, old, new)
-            unit = unit_of(file)
-            out = work / "mutant.o"
-            compile_unit(root, tree, tree / "quant/cuda" / unit, out)
-            alive = bench.survives({unit: out})
+            replaced = {unit: work / f"mutant_{unit}.o" for unit in units_of(file)}
+            for unit, out in replaced.items():
+                compile_unit(root, tree, tree / "quant/cuda" / unit, out)
+            alive = bench.survives(replaced)
             print(f"{'SURVIVED' if alive else 'killed  '} {file}: {name}", flush=True)
             killed += 0 if alive else 1
             if alive and name not in EQUIVALENT:

@@ -419,13 +419,16 @@ TEST_F(CudaAttend, MasksTokensAndSeesSinksOfStagedPages) {
 }
 
 TEST_F(CudaAttend, StagedPagesGiveTheSameBitsUnderEverySchedule) {
-  const World world({.kind = kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}, 4),
-                     .heads = 2,
-                     .sections = 11,
-                     .run_sections = 10,
-                     .rows = 4});
-  const Output expected = world.run();
-  for_all_schedules([&] { EXPECT_EQ(world.run().out, expected.out); });
+  for (const CodecId codec : {CodecId::kRot4, CodecId::kNuq3s}) {
+    SCOPED_TRACE(find_codec(codec)->name);
+    const World world({.kind = kind_of(codec, codec, {64, 64}, 4),
+                       .heads = 2,
+                       .sections = 11,
+                       .run_sections = 10,
+                       .rows = 4});
+    const Output expected = world.run();
+    for_all_schedules([&] { EXPECT_EQ(world.run().out, expected.out); });
+  }
 }
 
 TEST_F(CudaAttend, GivesTheSameBitsUnderEverySchedule) {

@@ -27,7 +27,6 @@ struct NuqSource {
   uint32_t first;
   float down;
   const LevelFloats& table;
-  OutlierGroups* outliers;  // nullptr for a codec without them
 
   HWY_INLINE Floats at(uint32_t token, uint32_t channel) const {
     return load(x + size_t{token} * shape.dim + channel) * splat(down);
@@ -44,11 +43,11 @@ struct GroupSums {
 };
 
 // The terms of sixteen members that are added up for their groups.
-HWY_INLINE GroupSums member_terms(Floats from_mid, Floats level, Mask outlier) {
-  const Floats zero = splat(0.0F);
-  const Floats kept_level = select(outlier, zero, level);
-  const Floats kept = select(outlier, zero, from_mid);
-  return {select(outlier, zero, splat(1.0F)), kept_level, kept_level * kept_level, kept, kept * kept};
+template <typename Outlier>
+HWY_INLINE GroupSums member_terms(Floats from_mid, Floats level, Outlier outlier) {
+  const Floats kept_level = kept_or(outlier, 0.0F, level);
+  const Floats kept = kept_or(outlier, 0.0F, from_mid);
+  return {kept_or(outlier, 0.0F, splat(1.0F)), kept_level, kept_level * kept_level, kept, kept * kept};
 }
 HWY_INLINE GroupSums operator+(const GroupSums& a, const GroupSums& b) {
   return {a.count + b.count, a.levels + b.levels, a.squares + b.squares, a.values + b.values,
@@ -91,14 +90,15 @@ HWY_INLINE void fit_groups(const GroupSums& sums, uint16_t* scales, uint16_t* mi
 }
 
 // Keys: lanes are groups.
-template <uint32_t kBits>
-void encode_nuq_keys(const NuqSource& source, uint16_t* scales, uint8_t* code_rows) {
+template <uint32_t kBits, typename Outliers>
+void encode_nuq_keys(const NuqSource& source, const Outliers& outliers, uint16_t* scales,
+                     uint8_t* code_rows) {
   const SectionShape shape = source.shape;
   uint16_t* mids = scales + shape.dim;
   for (uint32_t c = 0; c < shape.dim; c += kLanes) {
     GroupRange range = GroupRange::empty();
     for (uint32_t t = source.first; t < shape.tokens; ++t) {
-      range.add(source.at(t, c), key_outlier_at(source.outliers, t, c));
+      range.add(source.at(t, c), key_outlier_at(outliers, t, c));
     }
     store_range(range.low(), range.high(), scales + c, mids + c);
     const NuqGroups groups = NuqGroups::load(scales + c, mids + c);
@@ -108,7 +108,7 @@ void encode_nuq_keys(const NuqSource& source, uint16_t* scales, uint8_t* code_ro
       const Ints codes = level_codes<kBits>(from_mid * groups.inverse, source.table);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
-          member_terms(from_mid, lookup(source.table.levels, codes), key_outlier_at(source.outliers, t, c));
+          member_terms(from_mid, lookup(source.table.levels, codes), key_outlier_at(outliers, t, c));
       sums = t == source.first ? terms : sums + terms;
     }
     fit_groups(sums, scales + c, mids + c);
@@ -116,8 +116,9 @@ void encode_nuq_keys(const NuqSource& source, uint16_t* scales, uint8_t* code_ro
 }
 
 // Values: lanes are members.
-template <uint32_t kBits>
-void encode_nuq_values(const NuqSource& source, uint16_t* scales, uint8_t* code_rows) {
+template <uint32_t kBits, typename Outliers>
+void encode_nuq_values(const NuqSource& source, const Outliers& outliers, uint16_t* scales,
+                       uint8_t* code_rows) {
   const SectionShape shape = source.shape;
   uint16_t* mids = scales + shape.tokens;
   // By token; those that are left out have zeros and so store zeros.
@@ -131,7 +132,7 @@ void encode_nuq_values(const NuqSource& source, uint16_t* scales, uint8_t* code_
   for (uint32_t t = source.first; t < shape.tokens; ++t) {
     GroupRange range = GroupRange::empty();
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      range.add(source.at(t, c), value_outlier_at(source.outliers, t, c));
+      range.add(source.at(t, c), value_outlier_at(outliers, t, c));
     }
     range.reduce(&low[t], &high[t]);
   }
@@ -148,7 +149,7 @@ void encode_nuq_values(const NuqSource& source, uint16_t* scales, uint8_t* code_
       const Ints codes = level_codes<kBits>(from_mid * inverse, source.table);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
-          member_terms(from_mid, lookup(source.table.levels, codes), value_outlier_at(source.outliers, t, c));
+          member_terms(from_mid, lookup(source.table.levels, codes), value_outlier_at(outliers, t, c));
       sums = c == 0 ? terms : sums + terms;
     }
     count[t] = sum16(sums.count);
@@ -165,13 +166,13 @@ void encode_nuq_values(const NuqSource& source, uint16_t* scales, uint8_t* code_
 }
 
 // What each lane's outlier lies above its code, beside the group that it belongs to.
-inline void store_outliers(Side side, const NuqSource& source, const uint16_t* scales,
-                           const uint8_t* code_rows, uint16_t* out) {
+inline void store_outliers(Side side, const NuqSource& source, const OutlierGroups& outliers,
+                           const uint16_t* scales, const uint8_t* code_rows, uint16_t* out) {
   const bool key = side == Side::kKey;
   const uint32_t groups = key ? source.shape.dim : source.shape.tokens;
   const uint32_t lanes = key ? source.shape.tokens : source.shape.dim;
   for (uint32_t lane = key ? source.first : 0; lane < lanes; ++lane) {
-    const auto group = static_cast<uint32_t>(source.outliers->group[lane]);
+    const auto group = static_cast<uint32_t>(outliers.group[lane]);
     const size_t at = key ? size_t{lane} * groups + group : size_t{group} * lanes + lane;
     const float unit = f16_to_f32(scales[group]) * kNuqLevelUnit;
     const float folded = source.table.levels[code_rows[at]] * unit + f16_to_f32(scales[groups + group]);
@@ -180,27 +181,34 @@ inline void store_outliers(Side side, const NuqSource& source, const uint16_t* s
   }
 }
 
+template <uint32_t kBits, typename Outliers>
+void encode_nuq_side(Side side, const NuqSource& source, const Outliers& outliers, uint16_t* scales,
+                     uint8_t* code_rows) {
+  side == Side::kKey ? encode_nuq_keys<kBits>(source, outliers, scales, code_rows)
+                     : encode_nuq_values<kBits>(source, outliers, scales, code_rows);
+}
+
 template <uint32_t kBits>
 void encode_nonuniform(Side side, const CodecInfo& codec, SectionShape shape, const int8_t* levels,
                        const float* x, uint32_t first, uint8_t* codes, uint8_t* meta, uint32_t* param) {
   alignas(64) uint8_t code_rows[kMaxCodes];
   const size_t left_out = size_t{first} * shape.dim;
-  const float largest = largest_magnitude(x + left_out, size_t{shape.tokens} * shape.dim - left_out);
+  const float largest = largest_input(x + left_out, size_t{shape.tokens} * shape.dim - left_out);
   const int exponent = section_exponent(largest);
   const LevelFloats table(kBits, nuq_levels(kBits, side, levels));
-  OutlierGroups outliers;
-  const NuqSource source{
-      shape, x, first, power_of_two(-exponent), table, codec.outliers ? &outliers : nullptr};
+  const NuqSource source{shape, x, first, power_of_two(-exponent), table};
   uint16_t* scales = reinterpret_cast<uint16_t*>(meta);
   uint16_t* outliers_at = scales + size_t{2} * (side == Side::kKey ? shape.dim : shape.tokens);
 
   std::memset(meta, 0, meta_bytes(codec, side, shape));
   std::memset(code_rows, 0, left_out);
-  if (first < shape.tokens) {
-    if (codec.outliers) find_outliers(side, shape, x, first, source.down, &outliers);
-    side == Side::kKey ? encode_nuq_keys<kBits>(source, scales, code_rows)
-                       : encode_nuq_values<kBits>(source, scales, code_rows);
-    if (codec.outliers) store_outliers(side, source, scales, code_rows, outliers_at);
+  if (first < shape.tokens && codec.outliers) {
+    OutlierGroups outliers;
+    find_outliers(side, shape, x, first, source.down, &outliers);
+    encode_nuq_side<kBits>(side, source, outliers, scales, code_rows);
+    store_outliers(side, source, outliers, scales, code_rows, outliers_at);
+  } else if (first < shape.tokens) {
+    encode_nuq_side<kBits>(side, source, NoOutliers{}, scales, code_rows);
   }
   pack_codes(side, kBits, shape, code_rows, codes);
   *param = static_cast<uint32_t>(exponent);

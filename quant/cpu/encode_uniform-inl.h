@@ -95,7 +95,7 @@ inline void encode_uniform(Side side, const CodecInfo& codec, SectionShape shape
                            uint32_t first, uint8_t* codes, uint8_t* meta, uint32_t* param) {
   alignas(64) uint8_t code_rows[kMaxCodes];
   const size_t left_out = size_t{first} * shape.dim;
-  const float largest = largest_magnitude(x + left_out, size_t{shape.tokens} * shape.dim - left_out);
+  const float largest = largest_input(x + left_out, size_t{shape.tokens} * shape.dim - left_out);
   const int exponent = section_exponent(largest);
   const Floats down = splat(power_of_two(-exponent));
   std::memset(code_rows, 0, left_out);

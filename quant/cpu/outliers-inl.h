@@ -18,15 +18,24 @@ struct OutlierGroups {
   alignas(64) int32_t group[kMaxOutlierLanes];
 };
 
+// Of a codec that keeps none: what is asked of it costs nothing.
+struct NoOutliers {};
+
 // Where sixteen channels from c on hold the outlier of token t.
-HWY_INLINE Mask key_outlier_at(const OutlierGroups* outliers, uint32_t t, uint32_t c) {
-  if (outliers == nullptr) return splat(0) < splat(0);
-  return lane_index() + splat(static_cast<int32_t>(c)) == splat(outliers->group[t]);
+HWY_INLINE Mask key_outlier_at(const OutlierGroups& outliers, uint32_t t, uint32_t c) {
+  return lane_index() + splat(static_cast<int32_t>(c)) == splat(outliers.group[t]);
 }
-HWY_INLINE Mask value_outlier_at(const OutlierGroups* outliers, uint32_t t, uint32_t c) {
-  if (outliers == nullptr) return splat(0) < splat(0);
-  return load(outliers->group + c) == splat(static_cast<int32_t>(t));
+HWY_INLINE NoOutliers key_outlier_at(NoOutliers, uint32_t /*t*/, uint32_t /*c*/) { return {}; }
+HWY_INLINE Mask value_outlier_at(const OutlierGroups& outliers, uint32_t t, uint32_t c) {
+  return load(outliers.group + c) == splat(static_cast<int32_t>(t));
 }
+HWY_INLINE NoOutliers value_outlier_at(NoOutliers, uint32_t /*t*/, uint32_t /*c*/) { return {}; }
+
+// The value where it is no outlier.
+HWY_INLINE Floats kept_or(Mask outlier, float instead, Floats value) {
+  return select(outlier, splat(instead), value);
+}
+HWY_INLINE Floats kept_or(NoOutliers, float /*instead*/, Floats value) { return value; }
 
 // The range of a group's members that are no outliers, or of all where nothing else is left.
 struct GroupRange {
@@ -38,11 +47,12 @@ struct GroupRange {
   HWY_INLINE static GroupRange empty() {
     return {splat(HUGE_VALF), splat(-HUGE_VALF), splat(HUGE_VALF), splat(-HUGE_VALF)};
   }
-  HWY_INLINE void add(Floats value, Mask outlier) {
+  template <typename Outlier>
+  HWY_INLINE void add(Floats value, Outlier outlier) {
     all_low = min(all_low, value);
     all_high = max(all_high, value);
-    kept_low = min(kept_low, select(outlier, splat(HUGE_VALF), value));
-    kept_high = max(kept_high, select(outlier, splat(-HUGE_VALF), value));
+    kept_low = min(kept_low, kept_or(outlier, HUGE_VALF, value));
+    kept_high = max(kept_high, kept_or(outlier, -HUGE_VALF, value));
   }
   // One lane per group.
   HWY_INLINE Floats low() const { return select(kept_high < kept_low, all_low, kept_low); }

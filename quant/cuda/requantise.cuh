@@ -76,6 +76,7 @@ __device__ __forceinline__ float2 value_line(const CopiedSide& side, uint32_t to
   *scale = top * (1.0F / 127.0F);
   return make_float2(line.x * inverse, line.y * inverse);
 }
+
 // The byte `e` of a word, which has a sign, as a float.
 __device__ __forceinline__ float signed_byte(uint32_t word, uint32_t e) {
   return __uint_as_float(__byte_perm(word ^ 0x80808080U, 0x4B000000U, 0x7540U + e)) - 8388736.0F;

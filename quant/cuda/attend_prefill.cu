@@ -8,7 +8,6 @@
 #include "quant/cuda/attend_dims.h"
 #include "quant/cuda/attend_kernel.cuh"
 #include "quant/cuda/prefill_rows.cuh"
-#include "quant/cuda/requantise.cuh"
 
 namespace quire::cuda {
 namespace {

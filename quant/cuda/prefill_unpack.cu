@@ -1,6 +1,6 @@
 // Sections unpacked for prefill tiles (prefill_section.cuh): a block takes a group of one run and head.
-#include "quant/cuda/requantise.cuh"
 #include "quant/cuda/section_pair.cuh"
+#include "quant/cuda/unpack_section.cuh"
 
 namespace quire::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // Pairs of sections unpacked for warpgroups (section_pair.cuh): each by a block, in shared memory, from where
 // whole rows go out.
-#include "quant/cuda/requantise.cuh"
 #include "quant/cuda/section_pair.cuh"
+#include "quant/cuda/unpack_section.cuh"
 
 namespace quire::cuda {
 namespace {

@@ -170,7 +170,7 @@ def units_of(file):
         return [file]
     if file.startswith("staged_"):
         return ["staged_rot4.cu", *STAGED]
-    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
+    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return [shared[file]]

@@ -61,6 +61,15 @@ __device__ __forceinline__ int scale_down(const Job& job, Values<kSixteens>& val
   return exponent;
 }
 
+// FORMATS.md's sum16 of a token, from the four partial sums of each of its lanes.
+__device__ __forceinline__ float sum_of_token(float (&p)[4]) {
+#pragma unroll
+  for (int j = 0; j < 4; ++j) p[j] = __fadd_rn(p[j], __shfl_xor_sync(kAllLanes, p[j], 2));
+#pragma unroll
+  for (int j = 0; j < 4; ++j) p[j] = __fadd_rn(p[j], __shfl_xor_sync(kAllLanes, p[j], 1));
+  return __fadd_rn(__fadd_rn(p[0], p[2]), __fadd_rn(p[1], p[3]));
+}
+
 // Codes of four channels, a byte each.
 template <int kSixteens>
 struct Codes {
@@ -88,18 +97,19 @@ __device__ __forceinline__ void write_keys(const Job& job, uint8_t* plane, QuadO
   }
 }
 
-// The bytes of four tokens (lanes 4, 8 apart), of four channels each: each thread gets one channel's of all
-// four.
+// Byte j of the quad of four threads that are kStep lanes apart: the j-th of them gets those of all four.
+template <uint32_t kStep>
 __device__ __forceinline__ uint32_t transpose_bytes(uint32_t quad) {
-  const uint32_t token = threadIdx.x / kLanesOfToken;
-  uint32_t other = __shfl_xor_sync(kAllLanes, quad, 4);
-  quad = __byte_perm(quad, other, token % 2 == 0 ? 0x6240U : 0x3715U);
-  other = __shfl_xor_sync(kAllLanes, quad, 8);
-  return __byte_perm(quad, other, token / 2 % 2 == 0 ? 0x5410U : 0x3276U);
+  const uint32_t i = threadIdx.x / kStep;
+  uint32_t other = __shfl_xor_sync(kAllLanes, quad, static_cast<int>(kStep));
+  quad = __byte_perm(quad, other, i % 2 == 0 ? 0x6240U : 0x3715U);
+  other = __shfl_xor_sync(kAllLanes, quad, static_cast<int>(2 * kStep));
+  return __byte_perm(quad, other, i / 2 % 2 == 0 ? 0x5410U : 0x3276U);
 }
 
-// Words of kWidth-bit fields of values: 8 / kWidth quads of tokens each, of which a warp has two. parts:
-// [tokens / 8] [dim] in shared memory, where words meet that several warps have a share of.
+// Words of kWidth-bit fields of values: 8 / kWidth quads of tokens each, of which a warp has two. quad_of(k):
+// of channel 16 k + 4 l + token % 4. parts: [tokens / 8] [dim] in shared memory, where words meet that
+// several warps have a share of.
 template <uint32_t kWidth, int kSixteens, typename QuadOf>
 __device__ __forceinline__ void write_values(const Job& job, uint8_t* plane, uint32_t* parts,
                                              QuadOf quad_of) {
@@ -112,9 +122,8 @@ __device__ __forceinline__ void write_values(const Job& job, uint8_t* plane, uin
   __syncthreads();
 #pragma unroll
   for (int k = 0; k < kSixteens; ++k) {
-    uint32_t quad = quad_of(k) << shift;
-    quad |= __shfl_xor_sync(kAllLanes, quad, 16);
-    const uint32_t word = transpose_bytes(quad);
+    uint32_t word = quad_of(k) << shift;
+    word |= __shfl_xor_sync(kAllLanes, word, 16);
     if (job.token / 4 % 2 == static_cast<uint32_t>(k) % 2)
       parts[eight * kDim + 16 * k + 4 * job.lane + channel_of_four] = word;
   }
@@ -128,14 +137,14 @@ __device__ __forceinline__ void write_values(const Job& job, uint8_t* plane, uin
   }
 }
 
-// Bytes of values: a word is one quad of tokens.
+// Bytes of values: a word is one quad of tokens, that of quad_of as above.
 template <int kSixteens, typename QuadOf>
 __device__ __forceinline__ void write_value_bytes(const Job& job, uint8_t* plane, QuadOf quad_of) {
   constexpr uint32_t kDim = 16 * kSixteens;
 #pragma unroll
   for (int k = 0; k < kSixteens; ++k) {
     const uint32_t channel = 16 * static_cast<uint32_t>(k) + 4 * job.lane + job.token % 4;
-    store_as<uint32_t>(plane + (size_t{job.token / 4} * kDim + channel) * 4, transpose_bytes(quad_of(k)));
+    store_as<uint32_t>(plane + (size_t{job.token / 4} * kDim + channel) * 4, quad_of(k));
   }
 }
 
@@ -167,14 +176,20 @@ __device__ __forceinline__ void load_values(const float* section, const Job& job
 template <uint32_t kBits, int kSixteens, bool kKeys>
 __device__ __forceinline__ void write_codes(const Job& job, const Codes<kSixteens>& codes, uint32_t kept,
                                             uint32_t* parts) {
+  Codes<kSixteens> quads;
+#pragma unroll
+  for (int k = 0; k < kSixteens; ++k) {
+    const uint32_t quad = codes.quad[k] & kept;
+    quads.quad[k] = kKeys ? quad : transpose_bytes<kLanesOfToken>(quad);
+  }
   if constexpr (kBits == 3) {
     uint8_t* upper = job.codes + size_t{job.shape.tokens} * job.shape.dim / 4;
     write_plane<2, kSixteens, kKeys>(job, job.codes, parts,
-                                     [&](int k) { return codes.quad[k] & kept & 0x03030303U; });
+                                     [&](int k) { return quads.quad[k] & 0x03030303U; });
     write_plane<1, kSixteens, kKeys>(job, upper, parts,
-                                     [&](int k) { return codes.quad[k] >> 2 & kept & 0x01010101U; });
+                                     [&](int k) { return quads.quad[k] >> 2 & 0x01010101U; });
   } else {
-    write_plane<kBits, kSixteens, kKeys>(job, job.codes, parts, [&](int k) { return codes.quad[k] & kept; });
+    write_plane<kBits, kSixteens, kKeys>(job, job.codes, parts, [&](int k) { return quads.quad[k]; });
   }
 }
 

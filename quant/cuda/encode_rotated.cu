@@ -61,15 +61,6 @@ __device__ __forceinline__ int fold_means(const Job& job, float* mean) {
   return step;
 }
 
-// FORMATS.md's sum16 of a token, from the four partial sums of each of its lanes.
-__device__ __forceinline__ float sum_of_token(float (&p)[4]) {
-#pragma unroll
-  for (int j = 0; j < 4; ++j) p[j] = __fadd_rn(p[j], __shfl_xor_sync(kAllLanes, p[j], 2));
-#pragma unroll
-  for (int j = 0; j < 4; ++j) p[j] = __fadd_rn(p[j], __shfl_xor_sync(kAllLanes, p[j], 1));
-  return __fadd_rn(__fadd_rn(p[0], p[2]), __fadd_rn(p[1], p[3]));
-}
-
 // Residuals to codes; returns the token's step, kNoStep where it is negligible. levels: [2^bits] in shared
 // memory.
 template <uint32_t kBits, int kSixteens>

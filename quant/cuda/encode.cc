@@ -8,12 +8,18 @@ cudaError_t or_plain(cudaError_t error, const EncodeArgs& args, Side side, cudaS
   return error != cudaErrorNotSupported ? error : encode_plain(args, side, stream);
 }
 
+cudaError_t encode_nuq(const EncodeArgs& args, Side side, cudaStream_t stream) {
+  const cudaError_t error =
+      side == Side::kKey ? encode_nuq_keys(args, stream) : encode_nuq_values(args, stream);
+  return error != cudaErrorNotSupported ? error : encode_nonuniform(args, side, stream);
+}
+
 cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) {
   switch (codec_of(args, side).family) {
     case CodecFamily::kTrellis:
       return encode_trellis(args, side, stream);
     case CodecFamily::kNonUniform:
-      return encode_nonuniform(args, side, stream);
+      return encode_nuq(args, side, stream);
     case CodecFamily::kRotated:
       return or_plain(encode_rotated(args, side, stream), args, side, stream);
     default:

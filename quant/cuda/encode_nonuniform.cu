@@ -3,6 +3,7 @@
 // channels as sum16. All arithmetic and its order are FORMATS.md's (built with --fmad=false).
 #include "quant/cuda/encode_block.cuh"
 #include "quant/cuda/encode_sides.h"
+#include "quant/cuda/nuq_group.cuh"
 #include "quant/cuda/nuq_tables.cuh"
 
 namespace quire::cuda {
@@ -11,17 +12,6 @@ namespace {
 constexpr unsigned kThreads = 256;
 constexpr uint32_t kMaxGroups = 256;
 constexpr uint32_t kNoGroup = 0xFFFFU;
-
-// A group's scale and midpoint as stored, and what they are worth.
-struct GroupScale {
-  uint32_t scale_bits;
-  uint32_t mid_bits;
-  __device__ __forceinline__ float scale() const { return half_bits_to_float(scale_bits); }
-  __device__ __forceinline__ float unit() const { return scale() * kNuqLevelUnit; }
-  __device__ __forceinline__ float mid() const { return half_bits_to_float(mid_bits); }
-  // What turns a value less the midpoint into level units.
-  __device__ __forceinline__ float inverse() const { return scale() > 0.0F ? 1.0F / unit() : 0.0F; }
-};
 
 // Shared memory of a block.
 struct Workplace {
@@ -104,10 +94,9 @@ __device__ __forceinline__ void measure_groups(const Groups<kKeys>& groups) {
       const float from_mean = __fsub_rn(groups.at(g, lane), mean);
       return __fmul_rn(from_mean, from_mean);
     });
-    const float deviation = __fsqrt_rn(__fmul_rn(squares, share));
     if (!groups.writes()) return;
     groups.place.first[g] = mean;
-    groups.place.second[g] = deviation < kNegligible ? 0.0F : __fdiv_rn(1.0F, deviation);
+    groups.place.second[g] = nuq_inverse_deviation(squares, share);
   });
   __syncthreads();
 }
@@ -148,7 +137,7 @@ __device__ __forceinline__ void find_outliers(const Groups<kKeys>& groups) {
 
 // Scale and midpoint by the range of the members that are no outliers, or of all where nothing else is left.
 template <bool kKeys>
-__device__ __forceinline__ GroupScale range_group(const Groups<kKeys>& groups, uint32_t g) {
+__device__ __forceinline__ NuqGroup range_members(const Groups<kKeys>& groups, uint32_t g) {
   float high = -INFINITY;
   float low = -INFINITY;  // of the values with their signs turned
   float kept_high = -INFINITY;
@@ -169,45 +158,35 @@ __device__ __forceinline__ GroupScale range_group(const Groups<kKeys>& groups, u
     high = kept_high;
     low = kept_low;
   }
-  return {unsigned_zero_half(__fmul_rn(__fsub_rn(high, low), kNuqRangeToScale)),
-          unsigned_zero_half(__fmul_rn(__fadd_rn(low, high), 0.5F))};
+  return nuq_ranged(low, high);
 }
 
-// Q-Norm: the scale and midpoint that give the folded members the mean and the deviation of the members.
+// What the members that are no outliers, folded into a group of this scale and midpoint, add up to.
 template <bool kKeys>
-__device__ __forceinline__ GroupScale fit_group(const Groups<kKeys>& groups, uint32_t g,
-                                                const GroupScale& from) {
-  const float from_mid = from.mid();
-  const float inverse = from.inverse();
+__device__ __forceinline__ NuqSums sum_members(const Groups<kKeys>& groups, uint32_t g,
+                                               const NuqGroup& ranged) {
+  const float mid = ranged.mid();
+  const float inverse = ranged.inverse();
   const auto sum = [&](auto term) {
     return groups.sum(
         [&](uint32_t lane) { return groups.is_outlier(g, lane) ? 0.0F : term(groups.at(g, lane)); });
   };
   const auto level_of = [&](float value) {
-    return static_cast<float>(groups.place.levels[groups.code(value, from_mid, inverse)]);
+    return static_cast<float>(groups.place.levels[groups.code(value, mid, inverse)]);
   };
-  const float n = sum([](float) { return 1.0F; });
-  const float levels = sum(level_of);
-  const float squares = sum([&](float value) {
+  NuqSums sums{};
+  sums.count = sum([](float) { return 1.0F; });
+  sums.levels = sum(level_of);
+  sums.squares = sum([&](float value) {
     const float level = level_of(value);
     return __fmul_rn(level, level);
   });
-  const float values = sum([&](float value) { return __fsub_rn(value, from_mid); });
-  const float energy = sum([&](float value) {
-    const float d = __fsub_rn(value, from_mid);
+  sums.values = sum([&](float value) { return __fsub_rn(value, mid); });
+  sums.energy = sum([&](float value) {
+    const float d = __fsub_rn(value, mid);
     return __fmul_rn(d, d);
   });
-  const float spread = __fsub_rn(__fmul_rn(n, energy), __fmul_rn(values, values));
-  const float level_spread = __fsub_rn(__fmul_rn(n, squares), __fmul_rn(levels, levels));
-  if (!(spread > 0.0F && level_spread > 0.0F)) return from;
-  const float wanted = __fdiv_rn(__fsqrt_rn(__fdiv_rn(spread, level_spread)), kNuqLevelUnit);
-  const float least = __fmul_rn(from.scale(), 0.5F);
-  const float most = __fmul_rn(from.scale(), 2.0F);
-  GroupScale fitted{};
-  fitted.scale_bits = unsigned_zero_half(wanted < least ? least : most < wanted ? most : wanted);
-  const float rest = __fdiv_rn(__fsub_rn(values, __fmul_rn(fitted.unit(), levels)), n);
-  fitted.mid_bits = unsigned_zero_half(__fadd_rn(from_mid, rest));
-  return fitted;
+  return sums;
 }
 
 // Scales and midpoints of all groups: to meta as fitted, to place as codes and outliers need them.
@@ -216,8 +195,8 @@ __device__ __forceinline__ void fold_groups(const Groups<kKeys>& groups) {
   uint8_t* meta = groups.job.meta;
   const Workplace& place = groups.place;
   groups.each([&](uint32_t g) {
-    const GroupScale ranged = range_group(groups, g);
-    const GroupScale fitted = fit_group(groups, g, ranged);
+    const NuqGroup ranged = range_members(groups, g);
+    const NuqGroup fitted = nuq_fitted(sum_members(groups, g, ranged), ranged);
     if (!groups.writes()) return;
     const bool is_sink = g < groups.first();
     store_as<uint16_t>(meta + size_t{2} * g, static_cast<uint16_t>(is_sink ? 0U : fitted.scale_bits));
@@ -244,7 +223,7 @@ __device__ __forceinline__ void write_outliers(const Groups<kKeys>& groups) {
       const auto level =
           static_cast<float>(place.levels[groups.code(value, place.first[g], place.second[g])]);
       const float folded = __fadd_rn(__fmul_rn(level, place.fitted_unit[g]), place.fitted_mid[g]);
-      stored = g | uint32_t{f32_to_e5m2(__fsub_rn(value, folded))} << 8;
+      stored = nuq_outlier(g, __fsub_rn(value, folded));
     }
     store_as<uint16_t>(outliers + size_t{2} * lane, static_cast<uint16_t>(stored));
   }

@@ -11,6 +11,9 @@ namespace quire::cuda {
 cudaError_t encode_rotated(const EncodeArgs& args, Side side, cudaStream_t stream);
 cudaError_t encode_uniform(const EncodeArgs& args, Side side, cudaStream_t stream);  // and bf16
 cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_nuq_keys(const EncodeArgs& args, cudaStream_t stream);
+cudaError_t encode_nuq_values(const EncodeArgs& args, cudaStream_t stream);
+// Non-uniform codecs of any shape.
 cudaError_t encode_nonuniform(const EncodeArgs& args, Side side, cudaStream_t stream);
 // Float, uniform and rotated codecs of any shape.
 cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream);

@@ -87,6 +87,21 @@ __device__ __forceinline__ void store_as(void* at, V value) {
 // Keeps the compilers from moving loads to before it, which takes registers for what they bring.
 __device__ __forceinline__ void hold_back_loads() { __syncwarp(); }
 
+// The same value, but for all the compiler knows another: what was made of it before is made again, and not
+// kept in registers until then.
+template <typename T>
+__device__ __forceinline__ T made_anew(T value) {
+  static_assert(sizeof(T) == 4);
+#if defined(__CUDACC__)
+  if constexpr (std::is_floating_point_v<T>) {
+    asm volatile("" : "+f"(value));
+  } else {
+    asm volatile("" : "+r"(value));
+  }
+#endif
+  return value;
+}
+
 // 16 bytes from global to shared memory, past the registers and the L1 cache.
 __device__ __forceinline__ void copy_async16(void* shared, const void* global) {
 #if defined(__CUDACC__)
@@ -133,6 +148,23 @@ __device__ __forceinline__ int ceil_twice(float x) {
   return __float_as_int(__fmaf_ru(x, 2.0F, 12582912.0F)) - kBits;
 #else
   return static_cast<int>(std::ceil(2.0F * x));
+#endif
+}
+
+// The smallest integer not below 2 x, clamped to -256 .. 256, plus 256, exactly; 0 of NaN. What is added and
+// clamped is rounded up on the way, which leaves integers as they are; then the bits of a subnormal count.
+__device__ __forceinline__ uint32_t ceil_twice_clamped(float x) {
+#if defined(__CUDACC__)
+  float y;
+  asm("{\n\t.reg .f32 z;\n\t"
+      "fma.rp.sat.f32 z, %1, 0f3B800000, 0f3F000000;\n\t"  // x / 256 + 1/2
+      "mul.rp.f32 %0, z, 0f00000200;\n\t}"                 // 512 z 2^-149
+      : "=f"(y)
+      : "f"(x));
+  return __float_as_uint(y);
+#else
+  return x == x ? static_cast<uint32_t>(std::ceil(std::fmin(std::fmax(2.0F * x, -256.0F), 256.0F)) + 256.0F)
+                : 0U;
 #endif
 }
 

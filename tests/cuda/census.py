@@ -30,14 +30,16 @@ WANTED = {
     "encode_trellis": [],
     "encode_uniform": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_nonuniform": [],
+    "encode_nuq_keys": ["ld.global.f32", "fma.rp.sat.f32", "dp4a.s32.s32", "redux.sync"],
+    "encode_nuq_values": ["ld.global.v4", "fma.rp.sat.f32", "dp4a.s32.s32", "redux.sync"],
     "encode": ["ld.global.v4"],
     "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "prefill_unpack", "rows", "sample", "select", "attend_warpgroups", "unpack_pairs"]
+QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "prefill_unpack", "rows", "sample", "select", "attend_warpgroups", "unpack_pairs"]
 # Units for one architecture alone.
 ARCHS = {"attend_warpgroups": ["90a"]}
-EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
+EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
 
 
 def source_of(root, unit):

@@ -76,8 +76,37 @@ MUTANTS = [
     ("a mantissa bit too many", "encode_trellis.cu", "round_to_place(smallest, bits) >= kLastScaleCode", "round_to_place(smallest, bits) > kLastScaleCode"),
     ("outliers stretch the range", "encode_nonuniform.cu", "if (groups.is_outlier(g, lane)) return;", ""),
     ("the last of the farthest", "encode_nonuniform.cu", "far == farthest && group <= other", "far == farthest && group >= other"),
-    ("scales without their bounds", "encode_nonuniform.cu", "wanted < least ? least : most < wanted ? most : wanted", "wanted"),
+    ("scales without their bounds", "nuq_group.cuh", "wanted < least ? least : most < wanted ? most : wanted", "wanted"),
     ("rests of what was not fitted", "encode_nonuniform.cu", "place.fitted_unit[g] = fitted.unit();", "place.fitted_unit[g] = ranged.unit();"),
+    ("a value on a threshold is above it", "nuq_search.cuh", "at[step - 1] < value(0) ? step", "at[step - 1] < value(1) ? step"),
+    ("eight values of one code", "nuq_search.cuh", "if (k > 0 && *at < value(k)) ++at;", ""),
+    ("levels without their sign", "nuq_outliers.cuh", "static_cast<int8_t>(entry >> 8)", "static_cast<uint8_t>(entry >> 8)"),
+    ("the last four of the farthest", "nuq_outliers.cuh", "if (farthest < most) which = i;", "if (farthest <= most) which = i;"),
+    ("the last of four", "nuq_outliers.cuh", "four.x == farthest ? 0 : four.y == farthest ? 1 : four.z == farthest ? 2 : 3", "four.w == farthest ? 3 : four.z == farthest ? 2 : four.y == farthest ? 1 : 0"),
+    ("the last part of the farthest", "nuq_outliers.cuh", "group <= other.group", "group >= other.group"),
+    ("fours of channels in a row", "nuq_outliers.cuh", "best.group / 4 * (4 * kParts) + 4 * part + best.group % 4", "best.group + 4 * part"),
+    ("outliers stretch the range of registers", "nuq_fold.cuh", "      if (left_out.holds(q, j)) continue;\n", ""),
+    ("levels of outliers count", "nuq_fold.cuh", "        entry[j] &= 0xFFU;  // a level of 0\n", ""),
+    ("values of outliers count", "nuq_fold.cuh", "        continue;           // the zeros that it would add change nothing\n", ""),
+    ("outliers count as members", "nuq_fold.cuh", "4 * kQuads - left_out.count()", "4 * kQuads"),
+    ("sums of keys in another order", "nuq_fold.cuh", "float& sum = sums[kKeys ? 0 : j];", "float& sum = sums[0];"),
+    ("a token of two lanes", "nuq_fold.cuh", "    value = op(value, __shfl_xor_sync(kAllLanes, value, 2));\n", ""),
+    ("quads of channels change places", "key_channels.cuh", "quad_of(q) << (kWidth * four);", "quad_of(q) << (kWidth * (kShare - 1 - four));"),
+    ("halves of words that are kept", "key_channels.cuh", "upper ? words[2 * i] : words[2 * i + 1];", "upper ? words[2 * i + 1] : words[2 * i];"),
+    ("a channel's sinks in its mean", "encode_nuq_keys.cu", "replace_sinks(section.first, 0.0F, tokens);", "replace_sinks(0, 0.0F, tokens);"),
+    ("a channel's sinks in its deviation", "encode_nuq_keys.cu", "replace_sinks(section.first, mean, tokens);", "replace_sinks(0, mean, tokens);"),
+    ("channels of nothing but outliers", "encode_nuq_keys.cu", "if (range.low > range.high) range = range_of<true>(tokens, sinks);", ""),
+    ("codes of sinks", "encode_nuq_keys.cu", "codes.quad[q] &= ~(0xFFU << (8 * j));", "codes.quad[q] &= 0xFFFFFFFFU;"),
+    ("sinks have outliers", "encode_nuq_keys.cu", "if (token < section.first) group = kNoGroup;", ""),
+    ("distances of keys are read before they stand", "encode_nuq_keys.cu", "  __syncthreads();\n  const uint32_t token = threadIdx.x / Distances::kParts;", "  const uint32_t token = threadIdx.x / Distances::kParts;"),
+    ("outliers of keys are read before they stand", "encode_nuq_keys.cu", "  __syncthreads();\n#pragma unroll\n  for (uint32_t w = 0; w < kWords; ++w) left_out", "#pragma unroll\n  for (uint32_t w = 0; w < kWords; ++w) left_out"),
+    ("channels are read before they are folded", "encode_nuq_keys.cu", "  __syncthreads();\n  if (threadIdx.x % kParts != 0) return;", "  if (threadIdx.x % kParts != 0) return;"),
+    ("sinks are as far out as others", "encode_nuq_values.cu", "if (job.token < job.first) spread = {1.0F, -1.0F};", ""),
+    ("tokens of nothing but outliers", "encode_nuq_values.cu", "if (none) range = all;", ""),
+    ("the first part alone", "encode_nuq_values.cu", "best.merge(place.candidates[other]);", ""),
+    ("candidates are read before they stand", "encode_nuq_values.cu", "  place.candidates[threadIdx.x] = best;\n  __syncthreads();", "  place.candidates[threadIdx.x] = best;"),
+    ("outliers of values are read before they stand", "encode_nuq_values.cu", "  __syncthreads();\n  left_out.bits[0]", "  left_out.bits[0]"),
+    ("tokens are read before they are folded", "encode_nuq_values.cu", "  __syncthreads();\n  const uint32_t channel = threadIdx.x;\n  if (channel >= kDim) return;", "  const uint32_t channel = threadIdx.x;\n  if (channel >= kDim) return;"),
     ("outliers are not added", "decoded.cuh", "outlier_group(outlier, s.groups()) == group", "false"),
     ("queries are turned the other way", "attend_unfolded.cu", "c < half ? other * sine : -(other * sine)", "c < half ? -(other * sine) : other * sine"),
     ("sinks are taken for codes", "attend_unfolded.cu", "token < sinks ? sink_value", "token < 0U ? sink_value"),
@@ -159,8 +188,9 @@ MUTANTS = [
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {}
 
+NUQ = ["encode_nuq_keys.cu", "encode_nuq_values.cu"]
 STAGED = ["staged_int4.cu", "staged_nuq4.cu", "staged_nuq3s.cu"]
-UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", *STAGED]
+UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", *NUQ, "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", *STAGED]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -170,7 +200,9 @@ def units_of(file):
         return [file]
     if file.startswith("staged_"):
         return ["staged_rot4.cu", *STAGED]
-    shared = {"encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
+    if file.startswith("nuq_"):
+        return NUQ
+    shared = {"key_channels.cuh": "encode_nuq_keys.cu", "encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
               "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return [shared[file]]

@@ -2,10 +2,13 @@
 // instruction that they multiply with. Google Benchmark runs the cases; README.md says what the columns mean.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <fstream>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <string_view>
 
 #include "bench/micro/cases.h"
 
@@ -50,7 +53,10 @@ bool write_rows(const std::string& path, const std::vector<Row>& rows) {
 }
 
 int run(int argc, char** argv) {
-  benchmark::Initialize(&argc, argv);
+  // Google Benchmark would print its own options and leave.
+  const bool help = std::ranges::any_of(std::span(argv, static_cast<size_t>(argc)),
+                                        [](const char* word) { return std::string_view(word) == "--help"; });
+  if (!help) benchmark::Initialize(&argc, argv);
   const Options options = parse_options(argc, argv);
   const std::vector<NamedCase> cases = make_cases(options);
   std::vector<Row> rows;

@@ -79,7 +79,8 @@ Options parse_options(int argc, char** argv) {
   bool quick = false;
   CLI::App app(
       "Times the kernels against what the machine could do at best. --benchmark_filter=REGEX takes some "
-      "cases.");
+      "cases, --benchmark_list_tests names them.\n"
+      "Example: quire-micro --cases attend --codecs rot4,int4 --isa best --groups 4 --json rows.json");
   const std::vector<std::string> cases = options.cases;
   app.add_flag("--quick", quick, "less of everything, as defaults of the options below");
   app.add_option("--cases", given.cases)->delimiter(',')->check(CLI::IsMember(cases))->expected(1, -1);

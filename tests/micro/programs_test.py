@@ -122,6 +122,12 @@ class BadInput(unittest.TestCase):
         self.assert_refused("/no/such/folder", PROGRAM, *SMALL, "--codecs", "rot4", "--cases", "checksum", "--json",
                             "/no/such/folder/micro.json")
 
+    def test_help_is_the_programs_own(self):
+        done = run(PROGRAM, "--help")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        for words in ("--codecs", "--benchmark_filter", "Example: quire-micro"):
+            self.assertIn(words, done.stdout)
+
     def test_report(self):
         report = str(FOLDER / "micro_report.py")
         with tempfile.TemporaryDirectory() as folder:

@@ -87,7 +87,7 @@ HWY_INLINE void weigh_rows_in_quads(Tile& tile, RowBlock& block) {
   for (int r = 0; r < kRows; ++r) {
     sums[r] = weigh_row_in_quads<kFewBits, kPrecise, kMids, kMasked, Shape>(tile, block, r);
   }
-  add_sums<kMids>(sums, block);
+  add_sums<kMids>(sums, tile.section.value_factor, block);
 }
 
 // Scores to operands of the value product; true for those of the precise one. A call of its own, a nanosecond
@@ -110,23 +110,26 @@ HWY_NOINLINE bool weigh_in_quads(Tile& tile, RowBlock& block) {
   return precise;
 }
 
-// o += weights * values. A call of its own: weights with and without midpoints and masks share it.
-template <Form kForm, bool kPrecise, int kRows, class Shape>
+// o += weights * values, and the mean where there are no midpoints. A call of its own: weights with and
+// without masks share it.
+template <Form kForm, bool kPrecise, bool kMids, int kRows, class Shape>
 HWY_NOINLINE void accumulate_quads(Tile& tile, const RowBlock& block) {
   const Shape shape(tile.shape);
-  const float* offset = tile.section.value_offset;
+  [[maybe_unused]] const float* offset = tile.section.value_offset;
   float* const o = tile.o + size_t{block.first} * shape.dim();
   quad_dot<Side::kValue, kForm, kPrecise, kRows, Shape::kDimStep>(
       tile.section.value, shape.tokens() / 4, shape.dim(), tile.weight_operands,
       [](int) __attribute__((always_inline)) { return 0; },
       [&]<int kSums>(int first, uint32_t channel, const Ints(&sums)[kSums]) __attribute__((always_inline)) {
-        const Floats channel_offset = load(offset + channel);
+        [[maybe_unused]] Floats channel_offset;
+        if constexpr (!kMids) channel_offset = load(offset + channel);
 #pragma GCC unroll 8
         for (int i = 0; i < kSums; ++i) {
           const int r = first + i;
           float* at = o + static_cast<uint32_t>(r) * shape.dim() + channel;
-          const Floats out = mul_add(to_floats(sums[i]), splat(block.weight_scale[r]), load(at));
-          store(mul_add(splat(block.offset_weight[r]), channel_offset, out), at);
+          Floats out = mul_add(to_floats(sums[i]), splat(block.weight_scale[r]), load(at));
+          if constexpr (!kMids) out = mul_add(splat(block.offset_weight[r]), channel_offset, out);
+          store(out, at);
         }
       });
 }

@@ -34,6 +34,15 @@ inline void attend_sinks(const FoldedPages& pages, const CodecInfo& key, const u
   attend_rows(tile, {tile.sink_keys, tile.sink_values, pages.sink_tokens});
 }
 
+// Points at the section's codes and loads its terms.
+inline void load_section(const FoldedPages& pages, const SectionRef& ref, const uint8_t* ahead,
+                         const StepTable& steps, Section* section) {
+  const SectionLayout& layout = pages.layout;
+  point_at_codes(layout, ref, ahead, section);
+  steps.load_keys(pages.shape, ref.section + layout.key_meta, ref.key_param, section);
+  steps.load_values(pages.shape, ref.section + layout.value_meta, ref.value_param, section);
+}
+
 // One section for all rows. `index` counts the sections of the call.
 inline void attend_section(const FoldedPages& pages, const CodecInfo& key, const SectionRef& ref,
                            size_t index, const int32_t* first_token, KeyPath path, const StepTable& steps,
@@ -81,7 +90,7 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
     if (const BlockStep step = steps.of(block).query) step(tile, block);
   }
   for (size_t i = 0; i < sections.size(); ++i) {
-    load_section(pages, key, value, sections[i], section_ahead(pages, sections, i), &tile.section);
+    load_section(pages, sections[i], section_ahead(pages, sections, i), steps, &tile.section);
     attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, path, steps, tile);
   }
   store_state(tile, state);

@@ -20,6 +20,7 @@ inline constexpr uint32_t kSumRegisters = 8;
 inline constexpr uint32_t kLeastColumns = 1;  // widening codes costs more than loads
 inline constexpr int32_t kKeyBias = 128;      // added to the levels of keys
 inline constexpr float kQueryTop = 32512.0F;
+inline constexpr int32_t kQueryBias = 0;  // added to integers of queries for store_query
 
 // Bytes of levels by code; a plain form uses the first sixteen.
 struct LevelBytes {

@@ -15,6 +15,7 @@ inline constexpr uint32_t kSumRegisters = 8;
 inline constexpr uint32_t kLeastColumns = 1;  // looking up codes costs more than loads
 inline constexpr int32_t kKeyBias = 128;      // added to the levels of keys
 inline constexpr float kQueryTop = 32512.0F;
+inline constexpr int32_t kQueryBias = 32768 + 128;  // added to integers of queries for store_query
 
 // Bytes of levels by code; a plain form uses the first sixteen.
 struct LevelBytes {
@@ -112,7 +113,7 @@ HWY_INLINE TwoBytes split_bytes(Ints v) {
   return {_mm256_castsi256_si128(in_order), _mm256_extracti128_si256(in_order, 1)};
 }
 
-// 32 elements from `first` on of a query, |q| <= kQueryTop, as operands q = 256 high + low.
+// 32 elements from `first` on of a query, q + kQueryBias of |q| <= kQueryTop, as operands q = 256 high + low.
 HWY_INLINE void store_query(Ints left, Ints right, int32_t* operands, uint32_t first, uint32_t quads) {
   uint8_t* high = reinterpret_cast<uint8_t*>(operands) + first;
   // Of q + 2^15 + 128, which is positive, the upper byte is `high` + 128, rounded, and the lower one `low` +
@@ -120,7 +121,7 @@ HWY_INLINE void store_query(Ints left, Ints right, int32_t* operands, uint32_t f
   const Ints both[2] = {left, right};
   const __m128i sign = _mm_set1_epi8(-128);
   for (uint32_t i = 0; i < 2; ++i) {
-    const TwoBytes bytes = split_bytes(both[i] + splat(32768 + 128));
+    const TwoBytes bytes = split_bytes(both[i]);
     __m128i* at = reinterpret_cast<__m128i*>(high + i * kLanes);
     _mm_storeu_si128(at, _mm_xor_si128(bytes.high, sign));
     __m128i* low = reinterpret_cast<__m128i*>(high + i * kLanes + size_t{4} * quads);

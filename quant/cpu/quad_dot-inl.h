@@ -23,9 +23,10 @@ struct QuadSource {
   const LevelBytes* table;
 };
 
-// kRows rows, kColumns columns of lanes at a time; kColumns * 16 divides lanes.
-template <Side kSide, Form kForm, bool kPrecise, int kRows, uint32_t kColumns, bool kPrefetch, class Start,
-          class Finish>
+// kRows rows, kColumns columns of lanes at a time; kColumns * 16 divides lanes. Prefetches the columns whose
+// number leaves kShare when divided by kShares.
+template <Side kSide, Form kForm, bool kPrecise, int kRows, uint32_t kColumns, uint32_t kShare,
+          uint32_t kShares, class Start, class Finish>
 HWY_INLINE void quad_dot_of_rows(const QuadSource& source, uint32_t quads, uint32_t lanes,
                                  const int32_t* operands, Start start, Finish finish) {
   using Step = Codes<kSide, kForm>;
@@ -46,7 +47,7 @@ HWY_INLINE void quad_dot_of_rows(const QuadSource& source, uint32_t quads, uint3
 #pragma GCC unroll 8
       for (uint32_t k = 0; k < kColumns; ++k) {
         codes[k] = Step::load(source.codes, high_plane, step, steps, lane + k * kLanes, lanes);
-        if constexpr (kPrefetch) {
+        if (k % kShares == kShare) {
           Step::prefetch(source.ahead, high_plane_ahead, step, lane + k * kLanes, lanes);
         }
       }
@@ -104,9 +105,14 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
                          Start start, Finish finish) {
   constexpr int kTogether = rows_together<kSide, kPrecise>(kRows);
   constexpr uint32_t kColumns = columns_for<kSide, kPrecise>(kTogether, kStep);
-  for_fields<kRows / kTogether>([&](auto group) __attribute__((always_inline)) {
+  // All groups of rows read the same codes; each asks for its share of those ahead, so that memory is busy
+  // all the time rather than more than it can be in the first group's.
+  constexpr uint32_t kGroups = kRows / kTogether;
+  constexpr uint32_t kShares = kColumns % kGroups == 0 ? kGroups : 1;
+  for_fields<kGroups>([&](auto group) __attribute__((always_inline)) {
     constexpr int kFirst = static_cast<int>(group()) * kTogether;
-    quad_dot_of_rows<kSide, kForm, kPrecise, kTogether, kColumns, kFirst == 0>(
+    constexpr uint32_t kShare = kShares == 1 && kFirst > 0 ? kShares : group() % kShares;
+    quad_dot_of_rows<kSide, kForm, kPrecise, kTogether, kColumns, kShare, kShares>(
         source, quads, lanes, operands + kFirst * Product<kSide, kPrecise>::kParts * quads,
         [&](int r) __attribute__((always_inline)) { return start(kFirst + r); },
         [&](uint32_t lane, const Ints(&sums)[kTogether])

@@ -21,6 +21,7 @@ inline constexpr uint32_t kSumRegisters = 16;  // of 32; the others hold codes, 
 inline constexpr uint32_t kLeastColumns = 2;
 inline constexpr int32_t kKeyBias = 128;      // added to the levels of keys
 inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
+inline constexpr int32_t kQueryBias = 128;    // added to integers of queries for store_query
 
 // Bytes of levels by code: entry i stands wherever index mod (number of levels) = i, so that whatever lies
 // in the bits above a field does not matter.
@@ -260,14 +261,12 @@ alignas(64) inline constexpr std::array<uint8_t, 64> kLowTwoBytes = [] {
   return index;
 }();
 
-// 32 elements from `first` on of a query, |q| <= kQueryTop, as operands q = 256 high + low.
+// 32 elements from `first` on of a query, q + kQueryBias of |q| <= kQueryTop, as operands q = 256 high + low.
 HWY_INLINE void store_query(Ints left, Ints right, int32_t* operands, uint32_t first, uint32_t quads) {
   uint8_t* high = reinterpret_cast<uint8_t*>(operands) + first;
   // Of q + 128 the upper byte is `high`, rounded, and the lower one `low` + 128.
-  const __m512i half = _mm512_set1_epi32(128);
-  const __m512i bytes = _mm512_permutex2var_epi8(_mm512_add_epi32(left.part[0].raw, half),
-                                                 _mm512_load_si512(kLowTwoBytes.data()),
-                                                 _mm512_add_epi32(right.part[0].raw, half));
+  const __m512i bytes =
+      _mm512_permutex2var_epi8(left.part[0].raw, _mm512_load_si512(kLowTwoBytes.data()), right.part[0].raw);
   const __m256i low = _mm256_xor_si256(_mm512_castsi512_si256(bytes), _mm256_set1_epi8(-128));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(high), _mm512_extracti64x4_epi64(bytes, 1));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(high + size_t{4} * quads), low);

@@ -22,6 +22,7 @@ inline constexpr uint32_t kSumRegisters = 8;  // one row then takes one column: 
 inline constexpr uint32_t kLeastColumns = 1;
 inline constexpr int32_t kKeyBias = 0;
 inline constexpr float kQueryTop = 32512.0F;  // 127 * 256: the high byte stays within a signed byte
+inline constexpr int32_t kQueryBias = 0;      // added to integers of queries for store_query
 
 // Bytes of levels by code; a plain form uses the first sixteen.
 struct LevelBytes {

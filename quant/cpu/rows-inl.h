@@ -21,8 +21,9 @@ struct alignas(64) RowBlock {
   PerRow weight_top;    // integers of weights: 2^(score - m) * token scale * weight_top
   PerRow weight_scale;  // o += weight_scale * value sum + offset_weight * value_offset
   PerRow offset_weight;
-  PerRow query_scale;            // q = query_scale * its integers
-  int32_t query_sum[kLanes];     // the sum of its integers
+  PerRow offset;              // of values with midpoints: what is to be added to all channels of o in the end
+  PerRow query_scale;         // q = query_scale * its integers
+  int32_t query_sum[kLanes];  // the sum of its integers
   int32_t query_offset[kLanes];  // -kKeyBias * that sum
   int32_t begin[kLanes];         // visible tokens of a masked section
   int32_t end[kLanes];

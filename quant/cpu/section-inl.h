@@ -2,7 +2,7 @@
 //
 // Both families of integer codecs are brought to one form, so that the kernels know levels and not codecs:
 //   key[t][c]   = key_factor * (channel_scale[c] * token_scale[t] * level + ..)    levels are signed bytes
-//   value[t][c] = value_factor * token_scale[t] * level + (value_mid[t] or value_offset[c])
+//   value[t][c] = value_factor * (token_scale[t] * level + value_mid[t]) + value_offset[c]
 // Uniform keys have channel scales and midpoints, which are folded into the query; rotated keys have token
 // scales and a mean. Uniform values have token scales and midpoints, rotated values token scales and a mean.
 // Thread safety: pure functions on the caller's memory.
@@ -31,15 +31,19 @@ struct Section {
   const uint8_t* key_means;  // rotated: codes of the mean
   float key_factor;
   float key_mean_step;
-  float key_centre;  // uniform: what is to be added to every level
+  float key_unit;    // uniform: a level's share of the stored channel scale, of the call
+  float key_centre;  // uniform: what is to be added to every level, of the call
+  float value_unit;  // uniform: a level's share of the stored token scale, of the call
   float value_factor;
-  float* key_token_scale;    // [tokens]
-  float* key_channel_scale;  // [dim], uniform
-  float* key_channel_mid;    // [dim], uniform
-  float* value_token_scale;  // [tokens]
-  float* value_token_log2;   // [tokens]: log2 of these, within 2e-3; far below all others for a scale of 0
-  float* value_mid;          // [tokens], uniform
-  float* value_offset;       // [dim]: the mean, or 1 where midpoints are folded into offset_weight
+  float* key_token_scale;            // [tokens]
+  const uint16_t* key_scale_halves;  // [dim], uniform: as they are stored
+  const uint16_t* key_mid_halves;    // [dim], uniform
+  float* key_channel_scale;          // [dim], uniform: in units of levels, for keys that are turned
+  float* key_channel_mid;            // [dim], uniform
+  float* value_token_scale;          // [tokens]
+  float* value_token_log2;  // [tokens]: log2 of these, within 2e-3; far below all others for a scale of 0
+  float* value_mid;         // [tokens], uniform, in units of value_factor
+  float* value_offset;      // [dim]: the mean, or null
   // Of codecs with outliers: key[t][key_outlier_channel[t]] += key_outlier[t], and values alike.
   int32_t* key_outlier_channel;  // [tokens]
   float* key_outlier;
@@ -76,9 +80,8 @@ HWY_INLINE Floats relative_scales(const ScaleRange& range, Ints codes) {
   return select(codes == splat(0), splat(0.0F), scales);
 }
 
-HWY_INLINE void load_halves(const uint8_t* halves, uint32_t count, float factor, float* out) {
-  const uint16_t* from = reinterpret_cast<const uint16_t*>(halves);
-  for (uint32_t i = 0; i < count; i += kLanes) store(load_f16(from + i) * splat(factor), out + i);
+HWY_INLINE void load_halves(const uint16_t* halves, uint32_t count, float factor, float* out) {
+  for (uint32_t i = 0; i < count; i += kLanes) store(load_f16(halves + i) * splat(factor), out + i);
 }
 
 HWY_INLINE void fill(float value, uint32_t count, float* out) {
@@ -87,33 +90,43 @@ HWY_INLINE void fill(float value, uint32_t count, float* out) {
 
 // The two logarithmic steps in a rotated param: of the largest token scale and of the mean.
 HWY_INLINE float scale_step(uint32_t param) { return step_value(static_cast<int16_t>(param & 0xFFFFU)); }
-HWY_INLINE float mean_step(CodecFamily family, uint32_t param) {
-  return step_value(family == CodecFamily::kTrellis ? trellis_mean_step(param)
-                                                    : static_cast<int16_t>(param >> 16));
+template <bool kTrellis>
+HWY_INLINE float mean_step(uint32_t param) {
+  return step_value(kTrellis ? trellis_mean_step(param) : static_cast<int16_t>(param >> 16));
 }
 
-inline void load_key_scales(CodecFamily family, uint32_t tokens, const uint8_t* meta, uint32_t param,
-                            Section* section) {
+// What loads one side's terms of a section. A step of the call (steps-inl.h), so that it knows family and
+// shape as constants. meta: where the side's begin.
+using LoadTerms = void (*)(SectionShape shape, const uint8_t* meta, uint32_t param, Section* section);
+
+template <bool kTrellis, class Shape>
+void load_rotated_keys(SectionShape any, const uint8_t* meta, uint32_t param, Section* section) {
+  const Shape shape(any);
   const ScaleRange range = scale_range(param);
-  const bool trellis = family == CodecFamily::kTrellis;
-  for (uint32_t t = 0; t < tokens; t += kLanes) {
+  for (uint32_t t = 0; t < shape.tokens(); t += kLanes) {
     const Ints codes = load_u8(meta + t);
-    store(trellis ? relative_scales(range, codes) : relative_scales(codes), section->key_token_scale + t);
+    store(kTrellis ? relative_scales(range, codes) : relative_scales(codes), section->key_token_scale + t);
   }
-  section->key_factor = trellis ? range.factor() : scale_step(param);
+  section->key_factor = kTrellis ? range.factor() : scale_step(param);
+  section->key_means = meta + shape.tokens();
+  section->key_mean_step = mean_step<kTrellis>(param);
 }
 
-inline void load_value_scales(CodecFamily family, uint32_t tokens, const uint8_t* meta, uint32_t param,
-                              Section* section) {
+template <bool kTrellis, class Shape>
+void load_rotated_values(SectionShape any, const uint8_t* meta, uint32_t param, Section* section) {
+  const Shape shape(any);
   const ScaleRange range = scale_range(param);
-  const bool trellis = family == CodecFamily::kTrellis;
-  for (uint32_t t = 0; t < tokens; t += kLanes) {
+  for (uint32_t t = 0; t < shape.tokens(); t += kLanes) {
     const Ints codes = load_u8(meta + t);
-    const Floats scales = trellis ? relative_scales(range, codes) : relative_scales(codes);
+    const Floats scales = kTrellis ? relative_scales(range, codes) : relative_scales(codes);
     store(scales, section->value_token_scale + t);
-    store(trellis ? rough_log2(scales) : relative_log2(codes), section->value_token_log2 + t);
+    store(kTrellis ? rough_log2(scales) : relative_log2(codes), section->value_token_log2 + t);
   }
-  section->value_factor = trellis ? range.factor() : scale_step(param);
+  section->value_factor = kTrellis ? range.factor() : scale_step(param);
+  const Floats step = splat(mean_step<kTrellis>(param));
+  for (uint32_t c = 0; c < shape.dim(); c += kLanes) {
+    store(to_floats(load_s8(meta + shape.tokens() + c)) * step, section->value_offset + c);
+  }
 }
 
 // lanes: of them; groups: that an outlier may belong to.
@@ -129,50 +142,46 @@ HWY_INLINE void load_outliers(const uint8_t* stored, uint32_t lanes, uint32_t gr
   }
 }
 
-inline void load_key_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
-                           Section* section) {
-  if (codec.space == CodecSpace::kRotated) {
-    load_key_scales(codec.family, shape.tokens, meta, param, section);
-    section->key_means = meta + shape.tokens;
-    section->key_mean_step = mean_step(codec.family, param);
-  } else if (codec.family == CodecFamily::kUniform) {
-    load_halves(meta, shape.dim, codec.bits == 8 ? 1.0F : 0.5F, section->key_channel_scale);
-    load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
-    section->key_centre = codec.bits == 8 ? 0.5F : 0.0F;
-    section->key_factor = power_of_two(static_cast<int32_t>(param));
-  } else if (codec.family == CodecFamily::kNonUniform) {
-    load_halves(meta, shape.dim, kNuqLevelUnit, section->key_channel_scale);
-    load_halves(meta + size_t{2} * shape.dim, shape.dim, 1.0F, section->key_channel_mid);
-    section->key_centre = 0.0F;
-    section->key_factor = power_of_two(static_cast<int32_t>(param));
-    if (codec.outliers) {
-      load_outliers(meta + size_t{4} * shape.dim, shape.tokens, shape.dim, section->key_factor,
-                    section->key_outlier_channel, section->key_outlier);
-    }
+// Of uniform and non-uniform keys. kExpand: to f32 as well, for keys that are turned.
+template <bool kOutliers, bool kExpand, class Shape>
+void load_channel_scales(SectionShape any, const uint8_t* meta, uint32_t param, Section* section) {
+  const Shape shape(any);
+  section->key_scale_halves = reinterpret_cast<const uint16_t*>(meta);
+  section->key_mid_halves = section->key_scale_halves + shape.dim();
+  section->key_factor = power_of_two(static_cast<int32_t>(param));
+  if constexpr (kExpand) {
+    load_halves(section->key_scale_halves, shape.dim(), section->key_unit, section->key_channel_scale);
+    load_halves(section->key_mid_halves, shape.dim(), 1.0F, section->key_channel_mid);
+  }
+  if constexpr (kOutliers) {
+    load_outliers(meta + size_t{4} * shape.dim(), shape.tokens(), shape.dim(), section->key_factor,
+                  section->key_outlier_channel, section->key_outlier);
   }
 }
 
-inline void load_value_terms(const CodecInfo& codec, SectionShape shape, const uint8_t* meta, uint32_t param,
-                             Section* section) {
-  if (codec.space == CodecSpace::kRotated) {
-    load_value_scales(codec.family, shape.tokens, meta, param, section);
-    const Floats step = splat(mean_step(codec.family, param));
-    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      store(to_floats(load_s8(meta + shape.tokens + c)) * step, section->value_offset + c);
-    }
-  } else if (has_midpoints(codec.family)) {
-    const bool uniform = codec.family == CodecFamily::kUniform;
-    section->value_factor = power_of_two(static_cast<int32_t>(param));
-    load_halves(meta, shape.tokens, uniform ? 1.0F : kNuqLevelUnit, section->value_token_scale);
-    for (uint32_t t = 0; t < shape.tokens; t += kLanes) {
-      store(rough_log2(load(section->value_token_scale + t)), section->value_token_log2 + t);
-    }
-    load_halves(meta + size_t{2} * shape.tokens, shape.tokens, section->value_factor, section->value_mid);
-    if (codec.outliers) {
-      load_outliers(meta + size_t{4} * shape.tokens, shape.dim, shape.tokens, section->value_factor,
-                    section->value_outlier_token, section->value_outlier);
-    }
+// Of uniform and non-uniform values.
+template <bool kOutliers, class Shape>
+void load_token_scales(SectionShape any, const uint8_t* meta, uint32_t param, Section* section) {
+  const Shape shape(any);
+  const uint16_t* scales = reinterpret_cast<const uint16_t*>(meta);
+  section->value_factor = power_of_two(static_cast<int32_t>(param));
+  for (uint32_t t = 0; t < shape.tokens(); t += kLanes) {
+    const Floats scale = load_f16(scales + t) * splat(section->value_unit);
+    store(scale, section->value_token_scale + t);
+    store(rough_log2(scale), section->value_token_log2 + t);
   }
+  load_halves(scales + shape.tokens(), shape.tokens(), 1.0F, section->value_mid);
+  if constexpr (kOutliers) {
+    load_outliers(meta + size_t{4} * shape.tokens(), shape.dim(), shape.tokens(), section->value_factor,
+                  section->value_outlier_token, section->value_outlier);
+  }
+}
+
+inline void load_nothing(SectionShape, const uint8_t*, uint32_t, Section*) {}
+
+inline float level_unit(const CodecInfo& codec, Side side) {
+  if (codec.family == CodecFamily::kNonUniform) return kNuqLevelUnit;
+  return side == Side::kKey && codec.bits < 8 ? 0.5F : 1.0F;
 }
 
 // What is the same for all sections of a call.
@@ -189,10 +198,13 @@ inline void set_constant_terms(const FoldedPages& pages, const CodecInfo& key, c
     *section->value_levels = make_level_bytes(value, Side::kValue, pages.value_codec.levels);
     section->value.table = section->value_levels;
   }
+  section->key_unit = level_unit(key, Side::kKey);
+  section->key_centre = key.family == CodecFamily::kUniform && key.bits == 8 ? 0.5F : 0.0F;
+  section->value_unit = level_unit(value, Side::kValue);
   section->key.high_plane = high_plane_offset(shape);
   section->value.high_plane = high_plane_offset(shape);
   if (key.space != CodecSpace::kRotated) fill(1.0F, shape.tokens, section->key_token_scale);
-  if (value.space != CodecSpace::kRotated) fill(1.0F, shape.dim, section->value_offset);
+  if (value.space != CodecSpace::kRotated) section->value_offset = nullptr;
 }
 
 // Where the section after sections[i] lies that is to be prefetched; itself where there is none.
@@ -202,19 +214,14 @@ inline const uint8_t* section_ahead(const FoldedPages& pages, std::span<const Se
   return pages.next_call != nullptr ? pages.next_call : sections[i].section;
 }
 
-// Points at the arrays of `section` and prefetches the meta of the section at `ahead`.
-inline void load_section(const FoldedPages& pages, const CodecInfo& key, const CodecInfo& value,
-                         const SectionRef& ref, const uint8_t* ahead, Section* section) {
-  const SectionLayout& layout = pages.layout;
+// Points at the codes of `ref`'s section and prefetches the meta of the section at `ahead`.
+inline void point_at_codes(const SectionLayout& layout, const SectionRef& ref, const uint8_t* ahead,
+                           Section* section) {
   section->key.codes = ref.section + layout.key_codes;
   section->key.ahead = ahead + layout.key_codes;
   section->value.codes = ref.section + layout.value_codes;
   section->value.ahead = ahead + layout.value_codes;
-  for (uint32_t at = layout.key_meta; at < layout.sink_keys; at += kPageAlign) {
-    prefetch(ahead + at);
-  }
-  load_key_terms(key, pages.shape, ref.section + layout.key_meta, ref.key_param, section);
-  load_value_terms(value, pages.shape, ref.section + layout.value_meta, ref.value_param, section);
+  for (uint32_t at = layout.key_meta; at < layout.sink_keys; at += kPageAlign) prefetch(ahead + at);
 }
 
 }  // namespace quire::HWY_NAMESPACE

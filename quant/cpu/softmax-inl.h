@@ -94,9 +94,10 @@ HWY_INLINE SectionMaxima reduce_maxima(const RowMaxima (&rows)[kRows]) {
   return {reduce_rows<MaxOp>(score), reduce_rows<MaxOp>(scaled)};
 }
 
-// Adds a section's weights to l and writes offset_weight.
+// Adds a section's weights to l. They are those of the section's offset; where there are midpoints, in units
+// of mid_factor, what these come to is added to the rows' offset instead.
 template <bool kMids, int kRows>
-HWY_INLINE void add_sums(const RowSums (&rows)[kRows], RowBlock& block) {
+HWY_INLINE void add_sums(const RowSums (&rows)[kRows], float mid_factor, RowBlock& block) {
   Floats weight[kRows];
   Floats mid[kRows];
   for (int r = 0; r < kRows; ++r) {
@@ -105,7 +106,11 @@ HWY_INLINE void add_sums(const RowSums (&rows)[kRows], RowBlock& block) {
   }
   const Floats sums = reduce_rows<AddOp>(weight);
   store(load(block.l) + sums, block.l);
-  store(kMids ? reduce_rows<AddOp>(mid) : sums, block.offset_weight);
+  if constexpr (kMids) {
+    store(mul_add(reduce_rows<AddOp>(mid), splat(mid_factor), load(block.offset)), block.offset);
+  } else {
+    store(sums, block.offset_weight);
+  }
 }
 
 // Takes the rows' state to a section's maxima: multiplies what was gathered by 2^(old - new). Rare after the
@@ -120,6 +125,7 @@ HWY_INLINE void raise_maximum(Tile& tile, RowBlock& block, Floats section_maximu
   store(factor, factors);
   store(to, block.m);
   store(load(block.l) * factor, block.l);
+  store(load(block.offset) * factor, block.offset);
   for (int r = 0; r < kRows; ++r) {
     if (factors[r] == 1.0F) continue;
     float* o = tile.o + (size_t{block.first} + static_cast<uint32_t>(r)) * tile.shape.dim;
@@ -144,7 +150,7 @@ HWY_INLINE void weigh_in_floats(Tile& tile, RowBlock& block, uint32_t tokens) {
           store(weight, row + token);
         });
   }
-  add_sums<false>(sums, block);
+  add_sums<false>(sums, 0.0F, block);
 }
 
 }  // namespace quire::HWY_NAMESPACE

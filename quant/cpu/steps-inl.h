@@ -50,9 +50,9 @@ template <Form kForm, int kRows, class Shape, bool kMids, bool kMasked>
 void weigh_codes(Tile& tile, RowBlock& block) {
   constexpr bool kFewBits = kForm.bits < 8;
   if (weigh_in_quads<kFewBits, kMids, kMasked, kRows, Shape>(tile, block)) {
-    accumulate_quads<kForm, true, kRows, Shape>(tile, block);
+    accumulate_quads<kForm, true, kMids, kRows, Shape>(tile, block);
   } else if constexpr (kFewBits && kHasCoarse) {
-    accumulate_quads<kForm, false, kRows, Shape>(tile, block);
+    accumulate_quads<kForm, false, kMids, kRows, Shape>(tile, block);
   }
 }
 
@@ -152,8 +152,40 @@ BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath pa
   return steps;
 }
 
-// By log2 of a block's rows.
+// What loads a section's terms, for every block.
+template <class Shape>
+LoadTerms choose_load_keys(const CodecInfo& codec, KeyPath path) {
+  if (codec.space == CodecSpace::kRotated) {
+    return codec.family == CodecFamily::kTrellis ? &load_rotated_keys<true, Shape>
+                                                 : &load_rotated_keys<false, Shape>;
+  }
+  if (!has_midpoints(codec.family)) return &load_nothing;
+  if constexpr (kServesAll) {
+    const bool turned = path != KeyPath::kFolded;
+    if (codec.outliers) {
+      return turned ? &load_channel_scales<true, true, Shape> : &load_channel_scales<true, false, Shape>;
+    }
+    if (turned) return &load_channel_scales<false, true, Shape>;
+  }
+  return &load_channel_scales<false, false, Shape>;
+}
+template <class Shape>
+LoadTerms choose_load_values(const CodecInfo& codec) {
+  if (codec.space == CodecSpace::kRotated) {
+    return codec.family == CodecFamily::kTrellis ? &load_rotated_values<true, Shape>
+                                                 : &load_rotated_values<false, Shape>;
+  }
+  if (!has_midpoints(codec.family)) return &load_nothing;
+  if constexpr (kServesAll) {
+    if (codec.outliers) return &load_token_scales<true, Shape>;
+  }
+  return &load_token_scales<false, Shape>;
+}
+
+// Blocks' steps by log2 of their rows.
 struct StepTable {
+  LoadTerms load_keys;
+  LoadTerms load_values;
   BlockSteps by_rows[4];
   const BlockSteps& of(const RowBlock& block) const { return by_rows[std::countr_zero(block.rows)]; }
 };
@@ -161,6 +193,8 @@ struct StepTable {
 template <class Shape>
 StepTable choose_table(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
   StepTable table{};
+  table.load_keys = choose_load_keys<Shape>(key, path);
+  table.load_values = choose_load_values<Shape>(value);
   table.by_rows[0] = choose_steps<1, Shape>(key, value, path);
   table.by_rows[1] = choose_steps<2, Shape>(key, value, path);
   if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, path);

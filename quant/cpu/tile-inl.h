@@ -145,6 +145,7 @@ inline Tile make_tile(const QueryTile& query, SectionShape shape, const AttendSt
       const bool real = r < block.rows;
       block.m[r] = real ? state.m[block.first + r] : 0.0F;
       block.l[r] = real ? state.l[block.first + r] : 0.0F;
+      block.offset[r] = 0.0F;
     }
   }
   return tile;
@@ -156,9 +157,14 @@ HWY_INLINE void add_to_output(Tile& tile, const RowBlock& block, int r, uint32_t
   store(load(at) + sum, at);
 }
 
-inline void store_state(const Tile& tile, const AttendState& state) {
+inline void store_state(Tile& tile, const AttendState& state) {
   for (const RowBlock& block : tile.row_blocks()) {
     for (uint32_t r = 0; r < block.rows; ++r) {
+      if (tile.section.value_offset == nullptr) {
+        for (uint32_t c = 0; c < tile.shape.dim; c += kLanes) {
+          add_to_output(tile, block, static_cast<int>(r), c, splat(block.offset[r]));
+        }
+      }
       state.m[block.first + r] = block.l[r] == 0.0F ? -HUGE_VALF : block.m[r];  // a row that saw nothing
       state.l[block.first + r] = block.l[r];
     }

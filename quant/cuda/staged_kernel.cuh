@@ -17,41 +17,43 @@ class SectionStream {
       : sections_(sections), next_(first), end_(end), slots_(slots) {
     load_ahead();
     advance();
-    start_keys();
-    if constexpr (Form::kSlots == 3) start_values();
+    load_params();
+    start_keys(slots_);
+    if constexpr (Form::kSlots == 3) start_values(slots_ + Form::kSlotBytes);
   }
 
   // The keys of the next section, its values after them. Each call waits for one side, which the warp may
   // read until the next call.
   __device__ __forceinline__ const uint8_t* keys() {
     __syncwarp();
-    current_ = started_;
+    params_ = next_params_;
     if constexpr (Form::kSlots == 3) {
       advance();
-      start_keys();
+      start_keys(free_slot());
     } else {
-      start_values();
+      start_values(free_slot());
     }
     return wait();
   }
   __device__ __forceinline__ const uint8_t* values() {
     __syncwarp();
     if constexpr (Form::kSlots == 3) {
-      start_values();
+      start_values(free_slot());
     } else {
       advance();
-      start_keys();
+      start_keys(free_slot());
     }
+    load_params();
     return wait();
   }
-  __device__ __forceinline__ uint32_t key_param() const { return current_.z; }
-  __device__ __forceinline__ uint32_t value_param() const { return current_.w; }
+  __device__ __forceinline__ uint32_t key_param() const { return params_.x; }
+  __device__ __forceinline__ uint32_t value_param() const { return params_.y; }
 
  private:
-  static_assert((Form::kSlots == 2 || Form::kSlots == 3) && sizeof(SectionRef) == sizeof(uint4));
+  static_assert(Form::kSlots == 2 || Form::kSlots == 3);
 
   __device__ __forceinline__ void load_ahead() {
-    if (next_ < end_) ahead_ = load_as<uint4>(sections_ + next_);
+    if (next_ < end_) ahead_ = sections_[next_].section;
   }
   __device__ __forceinline__ void advance() {
     started_ = ahead_;
@@ -59,34 +61,33 @@ class SectionStream {
     next_ += kStagedWarps;
     load_ahead();
   }
-  __device__ __forceinline__ const uint8_t* section() const {
-    return reinterpret_cast<const uint8_t*>(uint64_t{started_.y} << 32 | started_.x);
+  // Of started_, which are needed later than where it lies.
+  __device__ __forceinline__ void load_params() {
+    if (more_) next_params_ = load_as<uint2>(&sections_[next_ - kStagedWarps].key_param);
   }
-  __device__ __forceinline__ static uint32_t after(uint32_t slot) {
-    return slot + 1 == Form::kSlots ? 0 : slot + 1;
+  // The one before that to be waited for next: the warp has read it.
+  __device__ __forceinline__ uint8_t* free_slot() const {
+    return slots_ + (used_ == 0 ? Form::kSlots - 1 : used_ - 1) * Form::kSlotBytes;
   }
-  __device__ __forceinline__ void start_keys() {
+  __device__ __forceinline__ void start_keys(uint8_t* slot) {
     if (more_) {
       stage_side<bits_of(Form::kKey), Form::kKeyCodes, Form::kKeyMeta, kStagedTokens>(
-          slots_ + filled_ * Form::kSlotBytes, section(), section() + Form::kKeyCodes + Form::kValueCodes);
+          slot, started_, started_ + Form::kKeyCodes + Form::kValueCodes);
     }
     copy_async_commit();
-    filled_ = after(filled_);
   }
-  __device__ __forceinline__ void start_values() {
+  __device__ __forceinline__ void start_values(uint8_t* slot) {
     if (more_) {
       stage_side<bits_of(Form::kValue), Form::kValueCodes, Form::kValueMeta, Form::kDim>(
-          slots_ + filled_ * Form::kSlotBytes, section() + Form::kKeyCodes,
-          section() + Form::kKeyCodes + Form::kValueCodes + Form::kKeyMeta);
+          slot, started_ + Form::kKeyCodes, started_ + Form::kKeyCodes + Form::kValueCodes + Form::kKeyMeta);
     }
     copy_async_commit();
-    filled_ = after(filled_);
   }
   __device__ __forceinline__ const uint8_t* wait() {
     copy_async_wait<Form::kSlots - 1>();
     __syncwarp();
     const uint8_t* slot = slots_ + used_ * Form::kSlotBytes;
-    used_ = after(used_);
+    used_ = used_ + 1 == Form::kSlots ? 0 : used_ + 1;
     return slot;
   }
 
@@ -94,12 +95,12 @@ class SectionStream {
   uint32_t next_;  // of which ahead_ is the reference
   uint32_t end_;
   uint8_t* slots_;
-  uint4 current_{};
-  uint4 started_{};
-  uint4 ahead_{};
-  bool more_ = false;  // started_ is one
-  uint32_t filled_ = 0;
-  uint32_t used_ = 0;
+  const uint8_t* started_ = nullptr;
+  const uint8_t* ahead_ = nullptr;
+  uint2 params_{};
+  uint2 next_params_{};  // of started_
+  bool more_ = false;    // started_ is one
+  uint32_t used_ = 0;    // the slot to be waited for next
 };
 
 // Merges the states of the warps, o [warps][rows][dim], m and l [warps][rows] in shared memory, in their
@@ -135,19 +136,25 @@ __device__ __forceinline__ void merge_states(const AttendArgs& args, uint32_t he
   }
 }
 
-template <typename Form, int kTiles>
+// hidden(tile): tokens of the section below it are not seen by the tile's row. It is asked again where there
+// are some, which is seldom: kept, it would take registers while there are scores.
+template <typename Form, int kTiles, typename Hidden>
 __device__ __forceinline__ void attend_staged_section(const WarpContext& w, SectionStream<Form>& stream,
                                                       const LevelWords<Form::kKey>& key_levels,
                                                       const LevelWords<Form::kValue>& value_levels,
-                                                      float* scales, const int (&first)[kTiles], bool masked,
+                                                      float* scales, const Hidden& hidden,
                                                       StagedQueries<Form, kTiles>& queries,
                                                       RowState<Form::kBlocks> (&rows)[kTiles]) {
+  int any_hidden = 0;
+#pragma unroll
+  for (int tile = 0; tile < kTiles; ++tile) any_hidden |= hidden(tile);
+  const bool masked = __any_sync(kAllLanes, any_hidden) != 0;
   float weights[kTiles][kTokensOfThread];
   const uint8_t* keys = stream.keys();
   score_staged<Form>(w, keys, stream.key_param(), key_levels, scales, queries, weights);
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
-    if (masked) mask_staged(w.at.i, first[tile], weights[tile]);
+    if (masked) mask_staged(w.at.i, hidden(tile), weights[tile]);
     weigh_staged(queries.tiles[tile].scale, queries.tiles[tile].offset, weights[tile], rows[tile]);
   }
   const uint8_t* values = stream.values();
@@ -212,19 +219,13 @@ __global__ void __launch_bounds__(kStagedWarps* kWarpLanes, kBlocksPerProcessor)
   StagedQueries<Form, kTiles> queries;
   fix_queries(w, warp, query_words, query_rows, queries);
   __syncthreads();
+  if (begin + warp == 0 && end > 0) attend_sinks(w, *sections, first_row, args.format.sink_tokens, rows);
   for (uint32_t s = begin + warp; s < end; s += kStagedWarps) {
-    const uint32_t sinks = s == 0 ? args.format.sink_tokens : 0;
-    int first[kTiles];
-    bool masked = sinks > 0;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
+    const auto hidden = [&](int tile) {
       const int seen = visible_from(args, first_row + 8 * static_cast<uint32_t>(tile) + w.at.g, s);
-      first[tile] = max(seen, static_cast<int>(sinks));
-      masked = masked || seen > 0;
-    }
-    if (sinks > 0) attend_sinks(w, sections[s], first_row, sinks, rows);
-    attend_staged_section<Form>(w, stream, key_levels, value_levels, scales, first,
-                                __any_sync(kAllLanes, masked ? 1 : 0) != 0, queries, rows);
+      return s == 0 ? max(seen, static_cast<int>(args.format.sink_tokens)) : seen;
+    };
+    attend_staged_section<Form>(w, stream, key_levels, value_levels, scales, hidden, queries, rows);
   }
   close_rows(rows);
   // The slots are done with: their memory takes the states.

@@ -19,67 +19,47 @@ constexpr uint32_t kSlots = 3;  // of sections: one is multiplied, the others ar
 
 template <int kBlocks>
 __device__ __forceinline__ void store_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
-                                           const OwnRow& own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
+                                           const OwnRow& own_row,
+                                           const RowState<kBlocks> (&rows)[kRowsOfThread]) {
   constexpr uint32_t kDim = kBlocks * 32;
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
-    const float l = of_owner(own_row.l, r);
     const uint32_t row = first_row + row_of(r, at);
     if (row >= args.rows) continue;
-    const size_t out = partial_of(args, head, row);
-    float* o = args.partials.o + out * kDim + 8 * at.i;
+    float* o = args.partials.o + partial_of(args, head, row) * kDim + 8 * at.i;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
       const float(&x)[8] = rows[r].o[b];
       store_as<float4>(o + 32 * b, make_float4(x[0], x[1], x[2], x[3]));
       store_as<float4>(o + 32 * b + 4, make_float4(x[4], x[5], x[6], x[7]));
     }
-    if (at.i != 0) continue;
-    args.partials.m[out] = l == 0.0F ? -INFINITY : rows[r].m;
-    args.partials.l[out] = l;
   }
+  const uint32_t row = first_row + own_row_of(at);
+  if (row >= args.rows) return;
+  const size_t out = partial_of(args, head, row);
+  args.partials.m[out] = own_row.l == 0.0F ? -INFINITY : own_row.m;
+  args.partials.l[out] = own_row.l;
 }
 
 // The state that the launch before left.
 template <int kBlocks>
-__device__ __forceinline__ void load_tile(const AttendArgs& args, uint32_t head, uint32_t first_row, Lane at,
-                                          OwnRow* own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
+__device__ __forceinline__ OwnRow load_tile(const AttendArgs& args, uint32_t head, uint32_t first_row,
+                                            Lane at, RowState<kBlocks> (&rows)[kRowsOfThread]) {
   constexpr uint32_t kDim = kBlocks * 32;
-  float sums[kRowsOfThread];
+  const auto from = [&](uint32_t row) { return partial_of(args, head, min(first_row + row, args.rows - 1)); };
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
-    const size_t from = partial_of(args, head, min(first_row + row_of(r, at), args.rows - 1));
-    const float* o = args.partials.o + from * kDim + 8 * at.i;
+    const float* o = args.partials.o + from(row_of(r, at)) * kDim + 8 * at.i;
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      const auto low = load_as<float4>(o + 32 * b);
-      const auto high = load_as<float4>(o + 32 * b + 4);
-      const float eight[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
-#pragma unroll
-      for (int k = 0; k < 8; ++k) rows[r].o[b][k] = eight[k];
-    }
-    rows[r].m = fmaxf(args.partials.m[from], kEmptyScore);
-    sums[r] = args.partials.l[from];
+    for (int b = 0; b < kBlocks; ++b) load_eight(o + 32 * b, rows[r].o[b]);
   }
-  own_row->l = own(sums, at);
+  const size_t own_partial = from(own_row_of(at));
+  return {fmaxf(args.partials.m[own_partial], kEmptyScore), args.partials.l[own_partial], 0.0F};
 }
 
-// Of a warp: begins where the last one's ends.
-template <int kBlocks>
-__device__ __forceinline__ RowsInShared take_rows(Smem& shared) {
-  const uint32_t warp = threadIdx.x / kWarpLanes;
-  RowsInShared all{shared.take<uint4>(kPrefillThreads * kTiles * kBlocks), shared.take<float>(kRows),
-                   shared.take<int32_t>(kRows), shared.take<float>(kRows * kMeansAtOnce)};
-  all.operands += warp * kTiles * kBlocks * kWarpLanes;
-  all.scales += warp * kWarpRows;
-  all.first += warp * kWarpRows;
-  all.worths += warp * kWarpRows * kMeansAtOnce;
-  return all;
-}
 template <int kBlocks>
 constexpr size_t shared_bytes() {
-  return size_t{kSlots} * Unpacked<kBlocks>::kBytes + kPrefillThreads * kTiles * kBlocks * sizeof(uint4) +
-         kRows * (sizeof(float) + sizeof(int32_t) + kMeansAtOnce * sizeof(float));
+  return size_t{kSlots} * Unpacked<kBlocks>::kBytes + kPrefillWarps * sizeof(RowsInShared<kBlocks>);
 }
 
 // The span's sections of one run and head, in scratch.
@@ -99,11 +79,12 @@ struct UnpackedRun {
   // Every thread of the block takes part.
   __device__ __forceinline__ void start(uint32_t s, uint8_t* slot) const {
     constexpr uint32_t kStep = 16 * kPrefillThreads;
-    const uint8_t* from = section(s) + 16 * threadIdx.x;
-    slot += 16 * threadIdx.x;
+    const uint32_t first = 16 * made_anew(threadIdx.x);
+    const uint8_t* from = section(s) + first;
+    slot += first;
 #pragma unroll
     for (uint32_t at = 0; at < Unpacked<kBlocks>::kBytes; at += kStep) {
-      if (at + kStep <= Unpacked<kBlocks>::kBytes || at + 16 * threadIdx.x < Unpacked<kBlocks>::kBytes)
+      if (at + kStep <= Unpacked<kBlocks>::kBytes || at + first < Unpacked<kBlocks>::kBytes)
         copy_async16(slot + at, from + at);
     }
   }
@@ -112,13 +93,13 @@ struct UnpackedRun {
 // first_row: of the warp.
 template <int kBlocks>
 __device__ __forceinline__ void begin_rows(const AttendArgs& args, const WarpContext& w, uint32_t first_row,
-                                           uint32_t first_section, const RowsInShared& shared,
+                                           uint32_t first_section, RowsInShared<kBlocks>& shared,
                                            RowState<kBlocks> (&rows)[kRowsOfThread]) {
   const uint32_t lane = threadIdx.x % kWarpLanes;
   const uint32_t row = min(first_row + lane, args.rows - 1);
   const int32_t seen = args.first_token == nullptr ? 0 : args.first_token[row];
   shared.first[lane] = seen - static_cast<int32_t>(first_section * kPrefillTokens);
-  for (uint32_t i = 0; i < kMeansAtOnce; ++i) shared.worths[i * kWarpRows + lane] = 0.0F;
+  for (auto& worths : shared.worths) worths[lane] = 0.0F;
   quantise_rows<kBlocks>(w, is_requantised(args.format.key), shared);
   clear_rows(rows);
   __syncwarp();
@@ -140,7 +121,7 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
 
   Smem shared;
   auto* slots = shared.take<uint8_t>(size_t{kSlots} * Unpacked<kBlocks>::kBytes);
-  const RowsInShared in_shared = take_rows<kBlocks>(shared);
+  auto& in_shared = shared.take<RowsInShared<kBlocks>>(kPrefillWarps)[threadIdx.x / kWarpLanes];
   const uint32_t begin = blockIdx.x * args.run_sections + span.first;
   const UnpackedRun<kBlocks> run{group_at<kBlocks>(args, span, gridDim.x, head, blockIdx.x, 0)};
 #pragma unroll
@@ -156,15 +137,15 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
   RowState<kBlocks> rows[kRowsOfThread];
   begin_rows(args, w, first_row, begin, in_shared, rows);
   const uint32_t sinks = begin == 0 ? args.format.sink_tokens : 0;
-  OwnRow own_row{0.0F, 0.0F};
+  OwnRow& own_row = in_shared.own_row();
+  own_row = {kEmptyScore, 0.0F, 0.0F};
   if (span.first > 0) {
-    load_tile(args, head, first_row, at, &own_row, rows);
+    own_row = load_tile(args, head, first_row, at, rows);
   } else if (sinks > 0) {
     attend_sinks(w, args.sections[size_t{head} * args.section_stride], from_row, sinks, rows);
-    float sums[kRowsOfThread];
-#pragma unroll
-    for (int r = 0; r < kRowsOfThread; ++r) sums[r] = quad_sum(rows[r].l);
-    own_row.l = own(sums, at);
+    const float m[] = {rows[0].m, rows[1].m, rows[2].m, rows[3].m};
+    const float l[] = {rows[0].l, rows[1].l, rows[2].l, rows[3].l};
+    own_row = {own(m, at), own_sum(l, at), 0.0F};
   }
 
   uint32_t slot = 0;  // of section s; the one before it is filled
@@ -177,8 +158,8 @@ __global__ void __launch_bounds__(kPrefillThreads, 2)
     copy_async_commit();
     const uint32_t column = s % kMeansAtOnce;
     attend_unpacked(at, slots + slot * Unpacked<kBlocks>::kBytes, static_cast<int>(s * kPrefillTokens),
-                    static_cast<int>(s == 0 ? sinks : 0), column, in_shared, own_row, rows);
-    if (column + 1 == kMeansAtOnce || s + 1 == count) settle(run.means(s), at, in_shared, own_row, rows);
+                    static_cast<int>(s == 0 ? sinks : 0), column, in_shared, rows);
+    if (column + 1 == kMeansAtOnce || s + 1 == count) settle(run.means(s), at, in_shared, rows);
     slot = slot + 1 == kSlots ? 0 : slot + 1;
   }
   store_tile(args, head, first_row, at, own_row, rows);

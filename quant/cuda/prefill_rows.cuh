@@ -22,25 +22,36 @@ inline constexpr int kRowsOfThread = 2 * kTiles;
 inline constexpr uint32_t kWarpRows = 16 * kTiles;
 inline constexpr int kTokensOfThread = 16;
 
-// What of a warp's rows lies in shared memory, since registers are what everything has to fit in.
+// What only one thread of a row knows: that of the row's four whose i is the number of the row (row_of).
+struct OwnRow {
+  float m;       // largest score
+  float l;       // sum of weights
+  float excess;  // of outputs, in units of kSumFloat
+};
+
+// What of a warp's rows lies in shared memory, since registers are what everything has to fit in. That goes
+// for addresses too: those of one struct have their base in common.
+template <int kBlocks>
 struct RowsInShared {
-  uint4* operands;  // [tiles][blocks of 32 channels][lanes]: queries
-  float* scales;    // [rows]: of query integers
-  int32_t* first;   // [rows]: tokens of the run below are not seen
-  float* worths;    // [rows][kMeansAtOnce]: sum of weights times the step of means of values
+  uint4 operands[kTiles][kBlocks][kWarpLanes];  // queries
+  float scales[kWarpRows];                      // of query integers
+  int32_t first[kWarpRows];                     // tokens of the run below are not seen
+  float worths[kMeansAtOnce][kWarpRows];        // sum of weights times the step of means of values
+  OwnRow own_rows[kWarpLanes];                  // of each thread
+
+  // Of this thread.
+  __device__ __forceinline__ OwnRow& own_row() { return own_rows[threadIdx.x % kWarpLanes]; }
+  __device__ __forceinline__ uint4& operand(int tile, int block) {
+    return operands[tile][block][threadIdx.x % kWarpLanes];
+  }
 };
 // The row of the warp that a thread has as its r-th.
 __device__ __forceinline__ uint32_t row_of(int r, Lane at) { return 8 * static_cast<uint32_t>(r) + at.g; }
 
-template <int kBlocks>
-__device__ __forceinline__ uint4* query_operand(const RowsInShared& shared, int tile, int block) {
-  return shared.operands + static_cast<uint32_t>(tile * kBlocks + block) * kWarpLanes +
-         threadIdx.x % kWarpLanes;
-}
-
 // rotate: keys were rotated when they were unpacked.
 template <int kBlocks>
-__device__ __forceinline__ void quantise_rows(const WarpContext& w, bool rotate, const RowsInShared& shared) {
+__device__ __forceinline__ void quantise_rows(const WarpContext& w, bool rotate,
+                                              RowsInShared<kBlocks>& shared) {
   constexpr float kTop = 127.0F;
 #pragma unroll 1
   for (int tile = 0; tile < kTiles; ++tile) {
@@ -69,7 +80,7 @@ __device__ __forceinline__ void quantise_rows(const WarpContext& w, bool rotate,
     }
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b)
-      *query_operand<kBlocks>(shared, tile, b) = make_uint4(a[b][0], a[b][1], a[b][2], a[b][3]);
+      shared.operand(tile, b) = make_uint4(a[b][0], a[b][1], a[b][2], a[b][3]);
   }
 }
 
@@ -78,7 +89,7 @@ __device__ __forceinline__ void quantise_rows(const WarpContext& w, bool rotate,
 // Query integers times codes of the section's mean of keys. Every column of the operand is the mean, so every
 // thread gets its rows' products.
 template <int kBlocks>
-__device__ __forceinline__ void multiply_mean(const uint8_t* section, Lane at, const RowsInShared& shared,
+__device__ __forceinline__ void multiply_mean(const uint8_t* section, Lane at, RowsInShared<kBlocks>& shared,
                                               float (&products)[kRowsOfThread]) {
   int sums[kTiles][4] = {};
 #pragma unroll
@@ -87,7 +98,7 @@ __device__ __forceinline__ void multiply_mean(const uint8_t* section, Lane at, c
     const uint32_t mean[2] = {eight.x, eight.y};
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const uint4 four = *query_operand<kBlocks>(shared, tile, b);
+      const uint4 four = shared.operand(tile, b);
       const uint32_t a[4] = {four.x, four.y, four.z, four.w};
       mma_bytes(SignedBytes{}, SignedBytes{}, sums[tile], a, mean);
     }
@@ -98,7 +109,7 @@ __device__ __forceinline__ void multiply_mean(const uint8_t* section, Lane at, c
 
 // products: query integers times levels times tokens' scales.
 template <int kBlocks>
-__device__ __forceinline__ void multiply_keys(const uint8_t* section, Lane at, const RowsInShared& shared,
+__device__ __forceinline__ void multiply_keys(const uint8_t* section, Lane at, RowsInShared<kBlocks>& shared,
                                               float (&products)[kRowsOfThread][kTokensOfThread]) {
   const int from[4] = {kSumBits, kSumBits, kSumBits, kSumBits};
   int sums[kTiles][2][4][4];
@@ -107,7 +118,7 @@ __device__ __forceinline__ void multiply_keys(const uint8_t* section, Lane at, c
     uint32_t a[kTiles][4];
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
-      const uint4 four = *query_operand<kBlocks>(shared, tile, b);
+      const uint4 four = shared.operand(tile, b);
       a[tile][0] = four.x;
       a[tile][1] = four.y;
       a[tile][2] = four.z;
@@ -149,19 +160,24 @@ __device__ __forceinline__ void multiply_keys(const uint8_t* section, Lane at, c
 
 // ---- weights ----
 
-// What only one thread of a row needs to know: that of the row's four whose i is the number of the row
-// (row_of).
-struct OwnRow {
-  float l;       // sum of weights
-  float excess;  // of outputs, in units of kSumFloat
-};
 static_assert(kRowsOfThread == 4);
+__device__ __forceinline__ uint32_t own_row_of(Lane at) { return row_of(static_cast<int>(at.i), at); }
 __device__ __forceinline__ float own(const float (&of_rows)[kRowsOfThread], Lane at) {
   const float low = at.i == 0 ? of_rows[0] : of_rows[1];
   const float high = at.i == 2 ? of_rows[2] : of_rows[3];
   return at.i < 2 ? low : high;
 }
 __device__ __forceinline__ float of_owner(float value, int r) { return __shfl_sync(kAllLanes, value, r, 4); }
+// The sum of what the four threads of the own row have of it. Each step halves the rows that a thread sums.
+__device__ __forceinline__ float own_sum(const float (&of_rows)[kRowsOfThread], Lane at) {
+  const bool odd = at.i % 2 != 0;
+  const float low =
+      (odd ? of_rows[1] : of_rows[0]) + __shfl_xor_sync(kAllLanes, odd ? of_rows[0] : of_rows[1], 1);
+  const float high =
+      (odd ? of_rows[3] : of_rows[2]) + __shfl_xor_sync(kAllLanes, odd ? of_rows[2] : of_rows[3], 1);
+  const bool upper = at.i >= 2;
+  return (upper ? high : low) + __shfl_xor_sync(kAllLanes, upper ? low : high, 2);
+}
 
 // By a tree: a chain would wait for every step.
 __device__ __forceinline__ float largest_of(const float (&x)[kTokensOfThread]) {
@@ -176,59 +192,55 @@ __device__ __forceinline__ float largest_of(const float (&x)[kTokensOfThread]) {
   return y[0];
 }
 
-// Brings the states of rows to new maxima.
+// Brings the states of rows to new maxima. top: of the own row.
 template <int kBlocks>
-__device__ __forceinline__ void raise_rows(const float (&tops)[kRowsOfThread], Lane at,
-                                           const RowsInShared& shared, OwnRow& own_row,
+__device__ __forceinline__ void raise_rows(float top, Lane at, RowsInShared<kBlocks>& shared,
                                            RowState<kBlocks> (&rows)[kRowsOfThread]) {
-  float keep[kRowsOfThread];
+  OwnRow& own_row = shared.own_row();
+  const float m = fmaxf(own_row.m, top);
+  const float own_keep = exp2_approx(own_row.m - m);
+  own_row = {m, own_row.l * own_keep, own_row.excess * own_keep};
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
-    const float m = fmaxf(rows[r].m, tops[r]);
-    keep[r] = exp2_approx(rows[r].m - m);
-    rows[r].m = m;
-    float* worths = shared.worths + row_of(r, at) * kMeansAtOnce + 2 * at.i;
-    const auto two = load_as<float2>(worths);
-    store_as<float2>(worths, make_float2(two.x * keep[r], two.y * keep[r]));
+    const float keep = of_owner(own_keep, r);
+    shared.worths[2 * at.i][row_of(r, at)] *= keep;
+    shared.worths[2 * at.i + 1][row_of(r, at)] *= keep;
 #pragma unroll
     for (int b = 0; b < kBlocks; ++b) {
 #pragma unroll
-      for (int k = 0; k < 8; ++k) rows[r].o[b][k] *= keep[r];
+      for (int k = 0; k < 8; ++k) rows[r].o[b][k] *= keep;
     }
   }
-  own_row.l *= own(keep, at);
-  own_row.excess *= own(keep, at);
+  __syncwarp();
 }
 
 // Products become weights of 0 to kTopWeight, in the lowest bytes of floats, relative to the row's largest
 // score of the section. What they are worth: unit_worth, that of 1 times a level.
 template <int kBlocks>
 __device__ __forceinline__ void weigh_rows(const uint8_t* section, Lane at, uint32_t column,
-                                           const RowsInShared& shared,
+                                           RowsInShared<kBlocks>& shared,
                                            const float (&mean_products)[kRowsOfThread],
                                            float (&products)[kRowsOfThread][kTokensOfThread],
-                                           float (&unit_worth)[kRowsOfThread], OwnRow& own_row,
+                                           float (&unit_worth)[kRowsOfThread],
                                            RowState<kBlocks> (&rows)[kRowsOfThread]) {
   const auto steps = load_as<float4>(section + Unpacked<kBlocks>::kSteps);
   float scale[kRowsOfThread];
   float less[kRowsOfThread];
-  float share[kRowsOfThread];
+  float tops[kRowsOfThread];
   float weight[kRowsOfThread];
-  bool raised = false;
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
     scale[r] = shared.scales[row_of(r, at)];
     const float offset = mean_products[r] * (scale[r] * steps.x);
-    const float top = fmaxf(quad_max(largest_of(products[r])) * scale[r] + offset, kEmptyScore);
-    less[r] = offset - top;
-    share[r] = top;
+    tops[r] = fmaxf(quad_max(largest_of(products[r])) * scale[r] + offset, kEmptyScore);
+    less[r] = offset - tops[r];
     weight[r] = 0.0F;
-    raised = raised || top > rows[r].m;
   }
+  OwnRow& own_row = shared.own_row();
+  const float top = own(tops, at);
   // One question for all rows: what follows it cannot overlap with what is before.
-  if (__any_sync(kAllLanes, raised ? 1 : 0) != 0) raise_rows(share, at, shared, own_row, rows);
-#pragma unroll
-  for (int r = 0; r < kRowsOfThread; ++r) share[r] = exp2_approx(share[r] - rows[r].m);
+  if (__any_sync(kAllLanes, top > own_row.m ? 1 : 0) != 0) raise_rows(top, at, shared, rows);
+  const float share = exp2_approx(top - own_row.m);
 #pragma unroll
   for (int k = 0; k < kTokensOfThread; k += 4) {
     const auto four =
@@ -244,14 +256,13 @@ __device__ __forceinline__ void weigh_rows(const uint8_t* section, Lane at, uint
       }
     }
   }
+  const float own_weight = own_sum(weight, at) * share;
+  shared.worths[column][own_row_of(at)] = own_weight * steps.y;
+  own_row.l += own_weight;
+  const float own_worth = share * steps.z;
+  own_row.excess += own_worth;
 #pragma unroll
-  for (int r = 0; r < kRowsOfThread; ++r) {
-    unit_worth[r] = share[r] * steps.z;
-    weight[r] = quad_sum(weight[r]) * share[r];
-    if (at.i == 0) shared.worths[row_of(r, at) * kMeansAtOnce + column] = weight[r] * steps.y;
-  }
-  own_row.l += own(weight, at);
-  own_row.excess += own(unit_worth, at);
+  for (int r = 0; r < kRowsOfThread; ++r) unit_worth[r] = of_owner(own_worth, r);
   __syncwarp();
 }
 
@@ -305,17 +316,18 @@ __device__ __forceinline__ void add_values(const uint8_t* section,
 
 // Outputs lose their excess and get the means of values.
 template <int kBlocks>
-__device__ __forceinline__ void settle(const uint8_t* means, Lane at, const RowsInShared& shared,
-                                       OwnRow& own_row, RowState<kBlocks> (&rows)[kRowsOfThread]) {
+__device__ __forceinline__ void settle(const uint8_t* means, Lane at, RowsInShared<kBlocks>& shared,
+                                       RowState<kBlocks> (&rows)[kRowsOfThread]) {
+  OwnRow& own_row = shared.own_row();
   uint32_t a[kTiles][4];
   float excess[kRowsOfThread];
 #pragma unroll
   for (int r = 0; r < kRowsOfThread; ++r) {
     excess[r] = -kSumFloat * of_owner(own_row.excess, r);
-    float* worths = shared.worths + row_of(r, at) * kMeansAtOnce + 2 * at.i;
-    const auto two = load_as<float2>(worths);
-    store_as<float2>(worths, make_float2(0.0F, 0.0F));
-    const SplitPair pair = split_pair(two.x, two.y);
+    float& even = shared.worths[2 * at.i][row_of(r, at)];
+    float& odd = shared.worths[2 * at.i + 1][row_of(r, at)];
+    const SplitPair pair = split_pair(even, odd);
+    even = odd = 0.0F;
     a[r / 2][r % 2] = pair.high;
     a[r / 2][r % 2 + 2] = pair.low;
   }
@@ -350,7 +362,7 @@ __device__ __forceinline__ void settle(const uint8_t* means, Lane at, const Rows
 // kMeansAtOnce.
 template <int kBlocks>
 __device__ __forceinline__ void attend_unpacked(Lane at, const uint8_t* section, int section_first, int sinks,
-                                                uint32_t column, const RowsInShared& shared, OwnRow& own_row,
+                                                uint32_t column, RowsInShared<kBlocks>& shared,
                                                 RowState<kBlocks> (&rows)[kRowsOfThread]) {
   float mean_products[kRowsOfThread];
   multiply_mean<kBlocks>(section, at, shared, mean_products);
@@ -367,14 +379,15 @@ __device__ __forceinline__ void attend_unpacked(Lane at, const uint8_t* section,
   if (__any_sync(kAllLanes, masked ? 1 : 0) != 0) {
 #pragma unroll
     for (int r = 0; r < kRowsOfThread; ++r) {
+      const int of_thread = first[r] - static_cast<int>(8 * at.i);
 #pragma unroll
       for (int k = 0; k < kTokensOfThread; ++k) {
-        if (32 * (k / 8) + static_cast<int>(8 * at.i) + k % 8 < first[r]) weights[r][k] = -INFINITY;
+        if (32 * (k / 8) + k % 8 < of_thread) weights[r][k] = -INFINITY;
       }
     }
   }
   float unit_worth[kRowsOfThread];
-  weigh_rows(section, at, column, shared, mean_products, weights, unit_worth, own_row, rows);
+  weigh_rows(section, at, column, shared, mean_products, weights, unit_worth, rows);
   add_values(section, weights, unit_worth, rows);
 }
 

@@ -104,14 +104,17 @@ __global__ void __launch_bounds__(kAttendWarps* kWarpLanes, 1)
   const WarpContext w{args, q + size_t{warp_rows} * kDim, kRows - 1, this_lane()};
   RowState<kBlocks> rows[kTiles];
   clear_rows(rows);
-  for (uint32_t s = begin + (kPrefill ? 0 : warp); s < end; s += kPrefill ? 1 : kAttendWarps) {
+  const uint32_t first_section = begin + (kPrefill ? 0 : warp);  // of the warp
+  if (first_section == 0 && end > 0) {
+    attend_sinks(w, *sections, first_row + warp_rows, args.format.sink_tokens, rows);
+  }
+  for (uint32_t s = first_section; s < end; s += kPrefill ? 1 : kAttendWarps) {
     int first[kTiles];
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       first[tile] = visible_from(args, first_row + warp_rows + 8 * static_cast<uint32_t>(tile) + w.at.g, s);
     }
     const uint32_t sinks = s == 0 ? args.format.sink_tokens : 0;
-    if (sinks > 0) attend_sinks(w, sections[s], first_row + warp_rows, sinks, rows);
     attend_section(w, sections[s], first, sinks, query_words, rows);
   }
   close_rows(rows);

@@ -153,21 +153,22 @@ __device__ __forceinline__ void accumulate(const WarpContext& w, const SectionRe
 template <int kBlocks, int kTiles>
 __device__ __forceinline__ void add_means(const WarpContext& w, const uint8_t* means, float mean_step,
                                           RowState<kBlocks> (&rows)[kTiles]) {
+  float weights[kTiles];
 #pragma unroll
   for (int tile = 0; tile < kTiles; ++tile) {
-    RowState<kBlocks>& row = rows[tile];
-    const float weight = quad_sum(row.weight) * mean_step;
-    row.weight = 0.0F;
+    weights[tile] = quad_sum(rows[tile].weight) * mean_step;
+    rows[tile].weight = 0.0F;
+  }
 #pragma unroll
-    for (int b = 0; b < kBlocks; ++b) {
-      if constexpr (kBlocks > 4) hold_back_loads();
-      const auto mean = load_as<uint2>(means + 32 * b + 8 * w.at.i);
+  for (int b = 0; b < kBlocks; ++b) {
+    if constexpr (kBlocks > 4) hold_back_loads();
+    const auto mean = load_as<uint2>(means + 32 * b + 8 * w.at.i);
 #pragma unroll
-      for (int k = 0; k < 8; ++k) {
-        const uint32_t word = k < 4 ? mean.x : mean.y;
-        const auto code = static_cast<int8_t>(word >> (8 * (k % 4)));
-        row.o[b][k] += weight * static_cast<float>(code);
-      }
+    for (int k = 0; k < 8; ++k) {
+      const uint32_t word = k < 4 ? mean.x : mean.y;
+      const auto code = static_cast<float>(static_cast<int8_t>(word >> (8 * (k % 4))));
+#pragma unroll
+      for (int tile = 0; tile < kTiles; ++tile) rows[tile].o[b][k] += weights[tile] * code;
     }
   }
 }

@@ -34,6 +34,13 @@ struct RowState {
   float weight;  // of the section: sum of weights
 };
 
+// Whether rows have block b of channels, which they do. Asked before each block where there are not registers
+// for several: compilers mix what is to be done for one with what is to be done for the next, but not across
+// a branch.
+__device__ __forceinline__ bool has_block(const WarpContext& w, int b) {
+  return 32 * static_cast<uint32_t>(b) < w.args.format.shape.dim;
+}
+
 // Elements 32 b + 8 i .. + 7 of row g of a tile.
 template <int kBlocks>
 __device__ __forceinline__ void load_query(const WarpContext& w, int tile, int b, float (&x)[8]) {
@@ -60,11 +67,11 @@ __device__ __forceinline__ void clear_rows(RowState<kBlocks> (&rows)[kTiles]) {
 template <int kBlocks>
 __device__ __forceinline__ void weigh(const WarpContext& w, int first, float (&scores)[8],
                                       RowState<kBlocks>& row) {
-  const int token = static_cast<int>(8 * w.at.i);
+  const int of_thread = first - static_cast<int>(8 * w.at.i);
   float largest = kEmptyScore;
 #pragma unroll
   for (int k = 0; k < 8; ++k) {
-    if (token + k >= first) largest = fmaxf(largest, scores[k]);
+    if (k >= of_thread) largest = fmaxf(largest, scores[k]);
   }
   const float m = fmaxf(row.m, quad_max(largest));
   if (__any_sync(kAllLanes, m > row.m ? 1 : 0) != 0) {
@@ -81,7 +88,7 @@ __device__ __forceinline__ void weigh(const WarpContext& w, int first, float (&s
   }
 #pragma unroll
   for (int k = 0; k < 8; ++k) {
-    scores[k] = token + k >= first ? exp2_approx(scores[k] - m) : 0.0F;
+    scores[k] = k >= of_thread ? exp2_approx(scores[k] - m) : 0.0F;
     row.l += scores[k];
     row.weight += scores[k];
   }

@@ -3,18 +3,19 @@
 
 usage: census.py NVCC ROOT [--arch 80,90,100,120] [UNIT...]
 
-UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, a few that compile in seconds. Of each: no `trap` (nvcc makes one
-of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory on any
-architecture, and the instructions that the kernel is built on. PTX is made once, for the first architecture, but for units
-that fill the registers (staged_*): made for another, theirs can spill. Prints a line per unit and exits with 1 when one is
-not as it should be.
+UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, all of them: eight minutes of one core. Of each
+and for every architecture: no `trap` (nvcc makes one of what it takes for undefined, as the address of a host's constant is
+in device code), no spills, no local memory, and the instructions that the kernel is built on. Prints a line for each of
+them and exits with 1 when one is not as it should be.
 """
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 # Instructions that a unit must have, by the beginning of its name.
@@ -36,68 +37,63 @@ WANTED = {
     "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
-QUICK = ["copy", "decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "prefill_unpack", "rows", "sample", "select", "attend_warpgroups", "unpack_pairs"]
 # Units for one architecture alone.
 ARCHS = {"attend_warpgroups": ["90a"]}
+# As quant/cuda/CMakeLists.txt compiles them.
 EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
 
 
-def source_of(root, unit):
-    folders = [root / "quant/cuda", root / "bench/qwen3/cuda"]
-    return next(path for path in (folder / f"{unit}.cu" for folder in folders) if path.exists())
+def sources(root):
+    """The path of each unit, by its name."""
+    return {path.stem: path for folder in ("quant/cuda", "bench/qwen3/cuda") for path in sorted((root / folder).glob("*.cu"))}
 
 
 def wanted(unit):
     return next((found for name, found in WANTED.items() if unit.startswith(name)), [])
 
 
-def make_ptx(nvcc, root, unit, arch, folder):
-    ptx = folder / f"{unit}.{arch}.ptx"
+def census(nvcc, root, source, arch):
+    """A line on what is in the PTX, and the faults of one unit on one architecture."""
+    unit = source.stem
     flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{arch}", "-I", str(root)]
     if unit in EXACT:
         flags.append("--fmad=false")
-    subprocess.run([nvcc, *flags, "-ptx", str(source_of(root, unit)), "-o", str(ptx)], check=True)
-    return ptx
-
-
-def faults(nvcc, root, unit, archs, folder):
-    archs = ARCHS.get(unit, archs)
-    ptx = make_ptx(nvcc, root, unit, archs[0], folder)
-    text = ptx.read_text(encoding="utf-8")
+    with tempfile.TemporaryDirectory() as folder:
+        ptx = Path(folder) / "unit.ptx"
+        subprocess.run([nvcc, *flags, "-ptx", str(source), "-o", str(ptx)], check=True)
+        ptxas = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
+        result = subprocess.run([*ptxas, str(ptx), "-o", str(Path(folder) / "unit.cubin")], capture_output=True, text=True, check=False)
+        text = ptx.read_text(encoding="utf-8")
     generic = re.sub(r"\b(ld|st)\.v4", r"\1.global.v4", text)  # as an access that may be to any memory, and is to global
-    kernels = text.count(".entry")
-    print(f"{unit}: {kernels} kernels, " + ", ".join(f"{generic.count(name)} {name}" for name in wanted(unit)), flush=True)
-    if re.search(r"^\s*trap;", text, re.MULTILINE):
-        yield f"{unit}: has a trap"
-    for name in wanted(unit):
-        if name not in generic:
-            yield f"{unit}: has no {name}"
-    for arch in archs:
-        if unit.startswith("staged_") and arch != archs[0]:
-            ptx = make_ptx(nvcc, root, unit, arch, folder)
-        command = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
-        result = subprocess.run([*command, str(ptx), "-o", str(folder / "unit.cubin")], capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            yield f"{unit} on sm_{arch}: {result.stderr.strip()[:400]}"
+    found = [f"{unit} on sm_{arch}: has a trap"] if re.search(r"^\s*trap;", text, re.MULTILINE) else []
+    found += [f"{unit} on sm_{arch}: has no {name}" for name in wanted(unit) if name not in generic]
+    if result.returncode != 0:
+        found.append(f"{unit} on sm_{arch}: {result.stderr.strip()[:400]}")
+    counts = ", ".join(f"{generic.count(name)} {name}" for name in wanted(unit))
+    return f"{unit} on sm_{arch}: {text.count('.entry')} kernels, {counts}", found
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("nvcc")
     parser.add_argument("root", type=Path)
-    parser.add_argument("units", nargs="*", default=QUICK)
+    parser.add_argument("units", nargs="*")
     parser.add_argument("--arch", default="80,90,100,120")
     arguments = parser.parse_args()
+    root = arguments.root.resolve()
+    known = sources(root)
+    unknown = [unit for unit in arguments.units if unit not in known]
+    if unknown:
+        parser.error(f"no such unit: {', '.join(unknown)}")
     archs = arguments.arch.split(",")
-    found = []
-    with tempfile.TemporaryDirectory() as folder:
-        for unit in arguments.units or QUICK:
-            found += faults(arguments.nvcc, arguments.root.resolve(), unit, archs, Path(folder))
-    for fault in found:
-        print(fault)
-    cases = sum(len(ARCHS.get(unit, archs)) for unit in arguments.units or QUICK)
-    print(f"[counts] cases={cases} faults={len(found)}")
-    return 1 if found else 0
+    cases = [(known[unit], arch) for unit in arguments.units or known for arch in ARCHS.get(unit, archs)]
+    faults = 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for line, found in pool.map(lambda case: census(arguments.nvcc, root, *case), cases):
+            print("\n".join([line, *found]), flush=True)
+            faults += len(found)
+    print(f"[counts] cases={len(cases)} faults={faults}")
+    return 1 if faults or not cases else 0
 
 
 if __name__ == "__main__":

@@ -14,10 +14,15 @@ cudaError_t encode_nuq(const EncodeArgs& args, Side side, cudaStream_t stream) {
   return error != cudaErrorNotSupported ? error : encode_nonuniform(args, side, stream);
 }
 
+cudaError_t encode_chains(const EncodeArgs& args, Side side, cudaStream_t stream) {
+  const cudaError_t error = encode_tcq(args, side, stream);
+  return error != cudaErrorNotSupported ? error : encode_trellis(args, side, stream);
+}
+
 cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) {
   switch (codec_of(args, side).family) {
     case CodecFamily::kTrellis:
-      return encode_trellis(args, side, stream);
+      return encode_chains(args, side, stream);
     case CodecFamily::kNonUniform:
       return encode_nuq(args, side, stream);
     case CodecFamily::kRotated:

@@ -6,15 +6,15 @@
 namespace quire::cuda {
 
 // Each writes codes, meta, param and sinks of one side; with the side of values comes the section's padding.
-// cudaErrorNotSupported for codecs of other families, and of the first two for shapes that they are not
-// compiled for.
+// cudaErrorNotSupported for codecs of other families and, but for those said to be for any shape, for shapes
+// that they are not compiled for.
 cudaError_t encode_rotated(const EncodeArgs& args, Side side, cudaStream_t stream);
 cudaError_t encode_uniform(const EncodeArgs& args, Side side, cudaStream_t stream);  // and bf16
-cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_tcq(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream);  // any shape
 cudaError_t encode_nuq_keys(const EncodeArgs& args, cudaStream_t stream);
 cudaError_t encode_nuq_values(const EncodeArgs& args, cudaStream_t stream);
-// Non-uniform codecs of any shape.
-cudaError_t encode_nonuniform(const EncodeArgs& args, Side side, cudaStream_t stream);
+cudaError_t encode_nonuniform(const EncodeArgs& args, Side side, cudaStream_t stream);  // any shape
 // Float, uniform and rotated codecs of any shape.
 cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream);
 

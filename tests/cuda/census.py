@@ -28,6 +28,7 @@ WANTED = {
     "attend_warpgroups": ["wgmma.mma_async.sync.aligned.m64n64k32", "cp.async.bulk.shared", "mbarrier.try_wait", "setmaxnreg.inc"],
     "unpack_pairs": ["cp.async.cg.shared.global", "st.global.v4", "prmt.b32"],
     "prefill_unpack": ["cp.async.cg.shared.global", "ld.shared.v4", "st.global.v4", "prmt.b32"],
+    "encode_tcq": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_trellis": [],
     "encode_uniform": ["ld.global.v4", "redux.sync", "ld.shared.v4"],
     "encode_nonuniform": [],
@@ -40,7 +41,7 @@ WANTED = {
 # Units for one architecture alone.
 ARCHS = {"attend_warpgroups": ["90a"]}
 # As quant/cuda/CMakeLists.txt compiles them.
-EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_trellis", "encode_uniform", "merge", "select"}
+EXACT = {"decode", "digests", "encode", "encode_nonuniform", "encode_nuq_keys", "encode_nuq_values", "encode_rotated", "encode_tcq", "encode_trellis", "encode_uniform", "merge", "select"}
 
 
 def sources(root):

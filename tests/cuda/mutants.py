@@ -64,16 +64,23 @@ MUTANTS = [
     ("an offset that is added twice", "staged_outliers.cuh", "queries.tiles[tile].offset = 0.0F;", ""),
     ("only one warp's state", "staged_kernel.cuh", "sum += l[warp * rows + row] * keep;", "sum += l[row] * keep;"),
     ("quads of rotated keys change places", "encode_registers.cuh", "(job.lane % kQuads)", "((job.lane + 1) % kQuads)"),
-    ("means of rotated sections by all tokens", "encode_rotated.cu", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
+    ("means of rotated sections by all tokens", "section_means.cuh", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
     ("levels of the next code", "level_search.cuh", "ceil_twice(y) + kLargest", "ceil_twice(y) + kLargest + 1"),
     ("every other page", "copy.cu", "page += gridDim.x", "page += 2 * gridDim.x"),
-    ("the seam is not where it was found", "encode_trellis.cu", "search.open_only(state);", "search.open_only(0);"),
-    ("a way of equals that is not the first", "encode_trellis.cu", "min(best, cost)", "(best / kWays < cost / kWays ? best : cost)"),
+    ("the seam is not where it was found", "trellis_search.cuh", "search.open_only(state);", "search.open_only(0);"),
+    ("a way of equals that is not the first", "trellis_search.cuh", "min(best, cost)", "(best / kWays < cost / kWays ? best : cost)"),
     ("one chain after the other without its ring", "decoded.cuh", "(place + chain - before + i) % chain", "(place < before ? i : place - before + i)"),
     ("scales of tokens that have none", "encode_trellis.cu", "place.scales[t] = none ? 0.0F : scale;", "place.scales[t] = scale;"),
     ("lanes are searched before targets stand", "encode_trellis.cu", "    place.energies[t] = energy;\n  }\n  __syncthreads();", "    place.energies[t] = energy;\n  }"),
     ("codes are overwritten while they are read", "encode_trellis.cu", "lane - first];\n    });\n    __syncthreads();", "lane - first];\n    });"),
-    ("a mantissa bit too many", "encode_trellis.cu", "round_to_place(smallest, bits) >= kLastScaleCode", "round_to_place(smallest, bits) > kLastScaleCode"),
+    ("a mantissa bit too many", "trellis_scales.cuh", "round_to_place(smallest, bits) >= kLastScaleCode", "round_to_place(smallest, bits) > kLastScaleCode"),
+    ("targets beyond the last", "encode_tcq.cu", "fminf(fmaxf(y, -kLast), kLast)", "y"),
+    ("targets are read before they stand", "encode_tcq.cu", "place.grid);\n  __syncthreads();", "place.grid);"),
+    ("levels are read before they stand", "encode_tcq.cu", "place.levels);\n  }\n  __syncthreads();", "place.levels);\n  }"),
+    ("scales are read before they stand", "encode_tcq.cu", "  __syncthreads();\n  const ScaleRange range", "  const ScaleRange range"),
+    ("chains of values by their tokens alone", "encode_tcq.cu", "(job.token % 4 * (tokens / 4) + job.token / 4) * kDim", "job.token * kDim"),
+    ("products of values as they come", "encode_tcq.cu", "power_of_two(-exponent), place.mean", "1.0F, place.mean"),
+    ("tokens of no scale", "encode_tcq.cu", "const float inverse = none ? 0.0F : __fdiv_rn(1.0F, scale);", "const float inverse = __fdiv_rn(1.0F, scale);"),
     ("outliers stretch the range", "encode_nonuniform.cu", "if (groups.is_outlier(g, lane)) return;", ""),
     ("the last of the farthest", "encode_nonuniform.cu", "far == farthest && group <= other", "far == farthest && group >= other"),
     ("scales without their bounds", "nuq_group.cuh", "wanted < least ? least : most < wanted ? most : wanted", "wanted"),
@@ -190,7 +197,7 @@ EQUIVALENT = {}
 
 NUQ = ["encode_nuq_keys.cu", "encode_nuq_values.cu"]
 STAGED = ["staged_int4.cu", "staged_nuq4.cu", "staged_nuq3s.cu"]
-UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", *NUQ, "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", *STAGED]
+UNITS = ["digests.cu", "select.cu", "encode.cu", "encode_rotated.cu", "encode_tcq.cu", "encode_uniform.cu", "attend_prefill.cu", "attend_warpgroups.cu", "prefill_unpack.cu", "unpack_pairs.cu", "encode_trellis.cu", "encode_nonuniform.cu", *NUQ, "attend_unfolded.cu", "decode.cu", "copy.cu", "merge.cu", "attend_dim64.cu", "staged_rot4.cu", *STAGED]
 FLAGS = ["-std=c++20", "-O1", "-ffp-contract=off", "-w", "-DQUIRE_CUDA_SLICE", "-pthread"]
 
 
@@ -202,8 +209,10 @@ def units_of(file):
         return ["staged_rot4.cu", *STAGED]
     if file.startswith("nuq_"):
         return NUQ
+    if file in ("trellis_search.cuh", "trellis_scales.cuh"):
+        return ["encode_tcq.cu", "encode_trellis.cu"]
     shared = {"key_channels.cuh": "encode_nuq_keys.cu", "encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
-              "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
+              "section_means.cuh": "encode_rotated.cu", "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return [shared[file]]
     return ["encode_rotated.cu" if file == "level_search.cuh" else "attend_dim64.cu"]

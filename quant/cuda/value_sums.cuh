@@ -71,7 +71,7 @@ __device__ __forceinline__ void integer_values(const WarpContext& w, const Secti
                          kBlocks * 32};
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
-    if constexpr (kBlocks > 4) hold_back_loads();
+    if (kBlocks > 2 && !has_block(w, b)) break;
     const Operands operands = load_operands<kValue>(values, group / 32, 32 * static_cast<uint32_t>(b), w.at);
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
@@ -101,7 +101,7 @@ __device__ __forceinline__ void float_values(const WarpContext& w, const uint8_t
   }
 #pragma unroll
   for (int b = 0; b < kBlocks; ++b) {
-    if constexpr (kBlocks > 4) hold_back_loads();
+    if (kBlocks > 1 && !has_block(w, b)) break;
     float sums[kTiles][4][4] = {};
 #pragma unroll
     for (int half = 0; half < 2; ++half) {

@@ -117,8 +117,9 @@ void Attender::count_places(const Call& call) {
   counters.carried_bytes.fetch_add(carried, std::memory_order_release);
 }
 
-// Waves whose pages are all on the device are given to it without waiting, as far as its space goes; a wave
-// in which the CPU or the link has a part ends with the later of them.
+// Waves are given to the device without waiting, as far as its space goes, so that pages of one come up while
+// those of the wave before are attended. But where pages are on disk each is waited for: memory that others
+// are to be read to is given back then.
 Status Attender::compute_with_device(Call& call) {
   if (!has_room_on_device()) {
     if (Status status = end_on_device(); !status.ok()) return status;
@@ -140,14 +141,17 @@ Status Attender::compute_with_device(Call& call) {
   const Nanoseconds start = context_.clock.now();
   if (host_work > 0) compute_on_host(call);
   host_speed_.add(host_work, seconds(context_.clock.now() - start));
-  return end_on_device();
+  return any_on_disk() ? end_on_device() : Status{};
 }
 
 // idle: when the CPU had nothing left to do but wait.
 void Attender::note_device_speed(Nanoseconds idle, Nanoseconds end) {
   const double wall = seconds(end - batch_.start);
   if (seconds(end - idle) < kSeenShare * wall) return;  // when the device was done nobody saw
-  device_speed_.add(batch_.work, wall - batch_.carry_seconds);
+  if (batch_.waves == 1) return device_speed_.add(batch_.work, wall - batch_.carry_seconds);
+  // Pages of several waves came up while others were attended: which of both took the time is known where it
+  // is much more than the copies'.
+  if (wall > 2 * batch_.carry_seconds) device_speed_.add(batch_.work, wall);
 }
 
 }  // namespace quire

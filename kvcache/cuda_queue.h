@@ -1,4 +1,5 @@
-// Work on one GPU in one order: a stream of our own, and the first error of what it was given.
+// Work on one GPU in one order: a stream of our own, and the first error of what it was given; and points in
+// a stream's work that others wait for.
 //
 // Work is given without asking each time; take_error and synchronize tell. Thread safety: none, but for
 // select.
@@ -59,6 +60,31 @@ class CudaQueue {
   std::string name_;
   cudaStream_t stream_ = nullptr;
   cudaError_t error_ = cudaSuccess;
+};
+
+// A point in the work of a stream. Who waits for one that was never marked does not wait.
+class CudaEvent {
+ public:
+  CudaEvent() = default;
+  ~CudaEvent() {
+    if (event_ != nullptr) (void)cudaEventDestroy(event_);
+  }
+  CudaEvent(const CudaEvent&) = delete;
+  CudaEvent& operator=(const CudaEvent&) = delete;
+
+  // On the calling thread's device.
+  Status open() {
+    return cuda_status(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event");
+  }
+  // Behind all that the stream has been given.
+  cudaError_t mark(cudaStream_t stream) { return cudaEventRecord(event_, stream); }
+  // Holds back what the stream is given from now on.
+  cudaError_t hold(cudaStream_t stream) const { return cudaStreamWaitEvent(stream, event_, 0); }
+  // Holds the calling thread.
+  cudaError_t wait() const { return cudaEventSynchronize(event_); }
+
+ private:
+  cudaEvent_t event_ = nullptr;
 };
 
 }  // namespace quire

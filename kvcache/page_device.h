@@ -10,10 +10,11 @@
 // down, two where some pages are seen by all tiles and some by one, however many pages it has.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
-// on one stream, in order; host memory that they hand out is theirs and pinned; everything is allocated when
-// the device is opened, but for the slots. Errors: kDeviceLost is for good, every later call gives it again.
-// Thread safety: map, unmap, pin, unpin, mark and create_stream from any thread that the caller orders; the
-// rest from the compute stream alone.
+// on one stream, in order, but for copies of carried pages, which run beside what was given before them and
+// are done before what is given behind them; host memory that they hand out is theirs and pinned; everything
+// is allocated when the device is opened, but for the slots. Errors: kDeviceLost is for good, every later
+// call gives it again. Thread safety: map, unmap, pin, unpin, mark and create_stream from any thread that the
+// caller orders; the rest from the compute stream alone.
 #pragma once
 
 #include <functional>
@@ -141,7 +142,7 @@ class PageDevice : public SlotMemory {
   virtual void unpin(std::span<uint8_t> memory) = 0;
   // Pages that one wave may bring along; 0: there is no room, or host memory is out of the device's reach.
   virtual uint32_t carry_room() const = 0;
-  // Copies at most carry_room() pages to frames, which hold them until the next call.
+  // Copies at most carry_room() pages to frames, for waves that are given before the next call.
   virtual Result<CarriedFrames> carry(std::span<const CarriedPage> pages) = 0;
   // The same with memory of its own, and waits: for who measures the link. Returns the bytes copied.
   virtual Result<uint64_t> try_link(uint32_t pages) = 0;

@@ -149,10 +149,7 @@ class CudaPageDevice final : public PageDevice {
   void unpin(std::span<uint8_t> memory) override { carrier_.host_memory().unpin(memory); }
   uint32_t carry_room() const override { return carrier_.room(); }
   Result<CarriedFrames> carry(std::span<const CarriedPage> pages) override {
-    if (Status status = queue_.select(); !status.ok()) return status;
-    queue_.note(carrier_.carry(pages, queue_.stream()));
-    if (Status status = queue_.take_error("carrying pages"); !status.ok()) return status;
-    return carrier_.frames();
+    return carrier_.carry(pages, queue_.stream());
   }
   Result<uint64_t> try_link(uint32_t pages) override {
     std::vector<CarriedPage> sources;
@@ -263,7 +260,7 @@ class CudaPageDevice final : public PageDevice {
     carve_shared(&carver, &host_);
     host_.out = {carver.take<float>(size_t{rows_} * config_.head_dim), carver.take<float>(rows_),
                  carver.take<float>(rows_)};
-    copies_ = carver.take<cuda::PageCopy>(wave_pages_);
+    copies_ = carver.take<cuda::PageCopy>(size_t{CudaPageCarrier::kSets} * wave_pages_);
     return carver.used();
   }
   void carve_shared(Carver* carver, Space* space) const {
@@ -338,7 +335,7 @@ class CudaPageDevice final : public PageDevice {
   size_t pinned_bytes_ = 0;
   Space on_device_{};
   Space host_{};
-  cuda::PageCopy* copies_ = nullptr;  // [wave_pages_], on the host
+  cuda::PageCopy* copies_ = nullptr;  // of the carrier, on the host
   uint8_t* scratch_ = nullptr;        // of prefill
   size_t scratch_bytes_ = 0;
   AttendState partials_{};  // [partial_rows_], on the device

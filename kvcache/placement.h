@@ -7,10 +7,12 @@
 //     host(x)   = (n - x) * w / host
 //
 // with b the bytes of a page, w its work, W_d the work of pages that the device has. device(x) is a sum
-// because one stream copies and then attends. The answer is the x of at most `room` that ends first, up to
-// rounding where both end at the same time. A page's work is its bytes times the query rows of a kv head that
-// see it, rows below kReadingRows counting as that many: for so few it is reading that takes time, in decode;
-// a prefill's chunk attends each page for thousands of rows, so that carrying it once is little beside that.
+// because a wave's pages are copied before they are attended; of several waves one is copied while the other
+// is attended, which ends earlier than this says. The answer is the x of at most `room` that ends first, up
+// to rounding where both end at the same time. A page's work is its bytes times the query rows of a kv head
+// that see it, rows below kReadingRows counting as that many: for so few it is reading that takes time, in
+// decode; a prefill's chunk attends each page for thousands of rows, so that carrying it once is little
+// beside that.
 //
 // Thread safety: pure functions; a SpeedMeter belongs to one thread.
 #pragma once

@@ -62,5 +62,32 @@ TEST_F(CudaEngine, WavesOfALongContextAreWaitedForOnce) {
   std::printf("[counts] cases=%u\n", cases);
 }
 
+// Of pages that do not fit the device some come up with each wave, into frames that the waves share in turns;
+// the CPU attends the others.
+TEST_F(CudaEngine, WavesThatBringPagesAlongAreWaitedForOnce) {
+  constexpr AttendSpeeds kFastLink{1e15, 1, 1e15};
+  constexpr uint64_t kColdPages = 1100;  // three waves of them
+  World world = long_world();
+  world.device_budget = least(world, &World::device_budget) + kMiB;
+  world.speeds = kFastLink;
+  const auto engine = open_on_device(world);
+  ASSERT_NE(engine, nullptr);
+  Sequence* sequence = *engine->cache().create_sequence();
+  ASSERT_TRUE(engine->cache().set_rope(sequence, test_rope(world)).ok());
+  uint64_t tokens = 0;
+  for (; counts_of(*engine).memory_pages[1] < kColdPages; tokens += 64) {
+    ASSERT_TRUE(append_tokens(*engine, world, sequence, tokens, 64).ok());
+  }
+  const uint32_t room = engine->page_device()->carry_room();
+  ASSERT_GT(room, 0U);
+  const uint64_t before = waits();
+  const Output output = run_step(*engine, world, sequence, tokens, 1);
+  ASSERT_TRUE(output.status.ok()) << output.status.message();
+  EXPECT_LE(waits() - before, 1U);
+  EXPECT_GE(engine->counters().carried_pages.load(), 3 * room) << "frames are used again";
+  EXPECT_GT(engine->counters().host_attended_pages.load(), 0U);
+  EXPECT_LT(relative_error(output.out[0].data(), attend_reference(world, 0, tokens)), 2e-4);
+}
+
 }  // namespace
 }  // namespace quire::testing

@@ -55,10 +55,14 @@ TEST_P(CudaCodec, FoldsManySections) {
   expect_same_bytes(kind_of(codec(), codec(), kShape, 2), keys, values);
 }
 
+// Of a shape that kernels are compiled for, and of another.
 TEST_P(CudaCodec, LeavesOutSinks) {
-  for (const uint32_t sinks : {4U, 32U}) {
-    SCOPED_TRACE(sinks);
-    expect_references_bytes({32, 64}, sinks);
+  for (const SectionShape shape : {SectionShape{32, 64}, SectionShape{32, 96}}) {
+    SCOPED_TRACE(quire::test::shape_name(shape));
+    for (const uint32_t sinks : {4U, 32U}) {
+      SCOPED_TRACE(sinks);
+      expect_references_bytes(shape, sinks);
+    }
   }
 }
 

@@ -40,8 +40,8 @@ inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
 // A device is given so many pages before anybody waits for it.
 inline constexpr uint32_t kSpacePages = 8 * kWavePages;
 
-// A tile of each kv head, plan tiles first + head * stride, and where its states stand on the device: row +
-// head * head_rows.
+// A tile of each kv head, plan tiles first + head * stride, and where its state of all waves stands on the
+// device: row + head * head_rows.
 struct DeviceTile {
   size_t first;
   size_t stride;
@@ -54,19 +54,30 @@ struct DeviceTile {
 struct DeviceBatch {
   uint32_t waves = 0;
   uint32_t refs = 0;  // of the device's space that they have taken
-  uint32_t rows = 0;
+  uint32_t input_rows = 0;
+  uint32_t rows = 0;         // states stand below
   double work = 0;           // as placement.h has it
   double carry_seconds = 0;  // that carried pages should have taken
   Nanoseconds start{};
-  std::vector<DeviceTile> tiles;  // by group; rows are those of the states
-  std::vector<size_t> groups;     // their ends, in tiles; in one no tile stands twice
+  std::vector<DeviceTile> shared_tiles;  // of launches for all tiles of an entry
+  std::vector<DeviceTile> own_tiles;     // of those for one
+  std::vector<bool> has_state;           // by state_row of launches: whether a wave has left one there
 
-  void empty() {
-    refs = rows = 0;
-    tiles.clear();
-    groups.clear();
+  // False when there is one.
+  bool leave_state(uint32_t state_row) {
+    const bool first = !has_state[state_row];
+    has_state[state_row] = true;
+    return first;
   }
-  void restart(Nanoseconds now) {
+  void empty() {
+    refs = input_rows = rows = 0;
+    shared_tiles.clear();
+    own_tiles.clear();
+    has_state.assign(has_state.size(), false);
+  }
+  // state_rows: that the waves of the call may have.
+  void restart(uint32_t state_rows, Nanoseconds now) {
+    has_state.resize(state_rows);
     empty();
     waves = 0;
     work = carry_seconds = 0;
@@ -195,12 +206,10 @@ class Attender {
   BudgetedBytes selection_;  // grows with the context
   SelectionSpace space_;     // its parts
   // Of a wave's pages on the device. They keep their memory from wave to wave.
-  std::vector<DeviceRows> device_rows_;          // what is launched
-  std::vector<DeviceTile> device_shared_tiles_;  // tiles of launches for all of an entry's
-  std::vector<DeviceTile> device_tiles_;         // of those for one
-  std::vector<uint32_t> device_pages_;           // of the entry or the tile at hand, ascending
-  std::vector<CarriedPage> carried_;             // to it, of the wave
-  double link_ = 0;                              // as AttendSpeeds has it, like the meters
+  std::vector<DeviceRows> device_rows_;  // what is launched
+  std::vector<uint32_t> device_pages_;   // of the entry or the tile at hand, ascending
+  std::vector<CarriedPage> carried_;     // to it, of the wave
+  double link_ = 0;                      // as AttendSpeeds has it, like the meters
   SpeedMeter host_speed_;
   SpeedMeter device_speed_;
   DeviceBatch batch_;

@@ -125,7 +125,7 @@ Status Attender::compute_with_device(Call& call) {
     if (Status status = end_on_device(); !status.ok()) return status;
     release_passed();
   }
-  if (batch_.waves == 0) batch_.restart(context_.clock.now());
+  if (batch_.waves == 0) batch_.restart(2 * plan_.rows, context_.clock.now());
   ++batch_.waves;
   const WaveWork work = wave_work(call);
   const AttendSpeeds speeds{link_, host_speed_.speed(), device_speed_.speed()};

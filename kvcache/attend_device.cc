@@ -133,16 +133,19 @@ size_t Attender::share_device_rows(const Call& call, size_t first, uint32_t refs
                           .heads = context_.config.kv_heads,
                           .rows = rows,
                           .query_row = tile.row,
-                          .state_row = batch_.rows + tile.row,
+                          .state_row = tile.row,
+                          .input_row = batch_.input_rows + tile.row,
+                          .onto = batch_.has_state[tile.row],
                           .sinks = device_pages_.front() == 0,
                           .windowed = false,
                           .counted = false,
                           .offsets = nullptr,
                           .first_angle = 0});
   turn_device_rows(call, tile, refs, 0, &device_rows_.back());
-  for (size_t i = 0; i < entry.per_head; ++i) {
-    device_shared_tiles_.push_back(
-        {first + i, entry.per_head, batch_.rows + plan_.tiles[first + i].row, rows, false});
+  if (batch_.leave_state(tile.row)) {
+    for (size_t i = 0; i < entry.per_head; ++i) {
+      batch_.shared_tiles.push_back({first + i, entry.per_head, plan_.tiles[first + i].row, rows, false});
+    }
   }
   return shared;
 }
@@ -152,7 +155,7 @@ void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, ui
   const CacheConfig& config = context_.config;
   const EntryTiles entry = entry_at(plan_.tiles, first);
   const std::span<const uint32_t> pages(device_pages_);
-  int32_t* first_token = context_.residency.device()->attend_space().first_token + batch_.rows;
+  int32_t* first_token = context_.residency.device()->attend_space().first_token + batch_.input_rows;
   for (size_t i = 0; i < entry.per_head; ++i) {
     const Tile& tile = plan_.tiles[first + i];
     const auto at = [&](uint32_t page) {
@@ -174,14 +177,18 @@ void Attender::cut_device_rows(const Call& call, size_t first, size_t shared, ui
                             .heads = config.kv_heads,
                             .rows = tile.rows,
                             .query_row = row,
-                            .state_row = batch_.rows + row,
+                            .state_row = row,
+                            .input_row = batch_.input_rows + row,
+                            .onto = batch_.has_state[row],
                             .sinks = seen.front() == 0,
                             .windowed = windowed,
                             .counted = false,
                             .offsets = nullptr,
                             .first_angle = 0});
     turn_device_rows(call, tile, refs, begin, &device_rows_.back());
-    device_tiles_.push_back({first + i, entry.per_head, batch_.rows + row, tile.rows, false});
+    if (batch_.leave_state(row)) {
+      batch_.own_tiles.push_back({first + i, entry.per_head, row, tile.rows, false});
+    }
   }
 }
 
@@ -212,22 +219,17 @@ Status Attender::give_to_device(Call& call, uint32_t refs) {
   PageDevice& device = *context_.residency.device();
   const bool windowed = std::ranges::any_of(device_rows_, &DeviceRows::windowed);
   const bool counted = std::ranges::any_of(device_rows_, &DeviceRows::counted);
-  const bool twice = std::ranges::any_of(
-      device_rows_, [&](const DeviceRows& rows) { return rows.state_row >= batch_.rows + plan_.rows; });
+  const bool twice =
+      std::ranges::any_of(device_rows_, [&](const DeviceRows& rows) { return rows.state_row >= plan_.rows; });
   const uint32_t rows = twice ? 2 * plan_.rows : plan_.rows;
   Status status = load_queries(call);
   if (status.ok())
-    status = device.begin_wave({batch_.refs, refs - batch_.refs, batch_.rows, rows, windowed, counted});
+    status = device.begin_wave({batch_.refs, refs - batch_.refs, batch_.input_rows, rows, windowed, counted});
   if (status.ok()) status = device.attend(call.layer, device_rows_);
-  // One after the other: a tile may stand in both.
-  for (std::vector<DeviceTile>* tiles : {&device_shared_tiles_, &device_tiles_}) {
-    batch_.tiles.insert(batch_.tiles.end(), tiles->begin(), tiles->end());
-    batch_.groups.push_back(batch_.tiles.size());
-    tiles->clear();
-  }
   device_rows_.clear();
   batch_.refs = refs;
-  batch_.rows += rows;
+  batch_.input_rows += rows;
+  batch_.rows = std::max(batch_.rows, rows);
   return status;
 }
 
@@ -235,7 +237,7 @@ Status Attender::give_to_device(Call& call, uint32_t refs) {
 bool Attender::has_room_on_device() const {
   const DeviceAttendSpace space = context_.residency.device()->attend_space();
   return batch_.refs + kWavePages * context_.config.kv_heads <= space.refs &&
-         batch_.rows + 2 * plan_.rows <= space.rows;
+         batch_.input_rows + 2 * plan_.rows <= space.input_rows;
 }
 
 void Attender::merge_from_device(std::span<const DeviceTile> tiles) {
@@ -257,11 +259,9 @@ void Attender::merge_from_device(std::span<const DeviceTile> tiles) {
 
 // The states of all that was waited for; the device's space is free then.
 void Attender::merge_batch() {
-  size_t first = 0;
-  for (const size_t group : batch_.groups) {
-    merge_from_device(std::span(batch_.tiles).subspan(first, group - first));
-    first = group;
-  }
+  // One after the other: a tile may stand in both.
+  merge_from_device(batch_.shared_tiles);
+  merge_from_device(batch_.own_tiles);
   batch_.empty();
 }
 

@@ -64,15 +64,19 @@ Status Attender::add_chosen(Call& call, const EntryTiles& entry, size_t i, bool 
   // has room for a second state.
   const bool first_half = all.query_row < plan_.rows;
   const uint32_t other_half = first_half ? all.query_row + plan_.rows : all.query_row - plan_.rows;
-  all.state_row = batch_.rows + (left_out ? other_half : all.query_row);
+  all.state_row = left_out ? other_half : all.query_row;
+  all.input_row = batch_.input_rows + all.state_row;
+  all.onto = batch_.has_state[all.state_row];
   for (uint32_t head = 0; head < config.kv_heads; ++head) {
     list_chosen(call, tile_of(head), left_out, space.sections + all.first_ref + head * all.stride);
     const auto count = static_cast<uint32_t>(device_pages_.size());
-    space.head_sections[all.state_row + head] = count;
+    space.head_sections[all.input_row + head] = count;
     if (all.windowed) add_windowed_head(call, tile_of(head), all, count);
   }
   if (!all.windowed) device_rows_.push_back(all);
-  device_tiles_.push_back({entry.first + i, entry.per_head, all.state_row, all.rows, left_out});
+  if (batch_.leave_state(all.state_row)) {
+    batch_.own_tiles.push_back({entry.first + i, entry.per_head, all.state_row, all.rows, left_out});
+  }
   *refs += all.section_count * config.kv_heads;
   return {};
 }
@@ -86,7 +90,8 @@ void Attender::add_windowed_head(const Call& call, const Tile& tile, const Devic
   rows.section_count = count;
   rows.query_row += tile.kv_head * all.rows;
   rows.state_row += tile.kv_head * all.rows;
-  int32_t* first_token = context_.residency.device()->attend_space().first_token + rows.state_row;
+  rows.input_row += tile.kv_head * all.rows;
+  int32_t* first_token = context_.residency.device()->attend_space().first_token + rows.input_row;
   for (uint32_t r = 0; r < tile.rows; ++r) {
     const uint64_t lowest = first_visible(tile.position + r / context_.config.group(), call.args.window);
     first_token[r] = tokens_below(device_pages_, lowest, context_.config.page_tokens);

@@ -6,8 +6,9 @@
 // of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums, with
 // its digests where they are kept; of an attend call its queries go up once, in two orders where a step has
 // several tiles; of a wave of up to kWaveRuns runs the references of its pages go up, with pre_rope keys the
-// angles of these, the pages of host memory that are to be attended here, and a merged partial per row comes
-// down, two where some pages are seen by all tiles and some by one, however many pages it has.
+// angles of these and the pages of host memory that are to be attended here; of all waves that are waited for
+// together a merged partial per row comes down, two where some pages are seen by all tiles and some by one,
+// however many pages they have.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order, but for copies of carried pages, which run beside what was given before them and
@@ -54,10 +55,12 @@ struct DeviceRows {
   uint32_t heads;
   uint32_t rows;       // of each head
   uint32_t query_row;  // of the first head, whose rows stand before the next one's
-  uint32_t state_row;  // likewise: of states, first tokens and head_sections
+  uint32_t state_row;  // likewise: of states
+  uint32_t input_row;  // likewise: of first tokens and head_sections
+  bool onto;           // waves before this one have left a state there, which this is added to
   bool sinks;          // the first section is of page 0
   bool windowed;       // DeviceAttendSpace::first_token counts
-  bool counted;        // DeviceAttendSpace::head_sections counts: [heads] from state_row on
+  bool counted;        // DeviceAttendSpace::head_sections counts: [heads] from input_row on
   // Of pre_rope keys, else nullptr: how they are turned inside a page, and where the turns of the sections'
   // own positions begin in DeviceAttendSpace::base_cos and base_sin, [section_count][offsets->half].
   const RopeOffsets* offsets;
@@ -67,13 +70,13 @@ struct DeviceRows {
 // Host memory through which attention goes.
 struct DeviceAttendSpace {
   float* q;                 // [rows][head_dim], twice as many rows as the largest step has
-  int32_t* first_token;     // [rows]: tokens below, counted from the list's first section, are not seen
-  uint32_t* head_sections;  // [rows], of caches with digests: how long a head's list is
+  int32_t* first_token;     // [input_rows]: tokens below, counted from the list's first section, are not seen
+  uint32_t* head_sections;  // [input_rows], of caches with digests: how long a head's list is
   SectionRef* sections;     // of slots
   float* base_cos;          // of pre_rope caches: [refs / kv_heads][head_dim / 2]
   float* base_sin;
-  AttendState state;  // [rows]: of waves' pages, o divided by l
-  uint32_t rows;
+  AttendState state;  // [rows]: of all waves' pages, o divided by l
+  uint32_t input_rows;
   uint32_t refs;  // sections that there is room for
 };
 

@@ -31,8 +31,8 @@ constexpr size_t kPrefillScratch = size_t{40} << 20;
 // host memory.
 struct Space {
   float* q;                 // [rows][head_dim]
-  int32_t* first_token;     // [rows]
-  uint32_t* head_sections;  // [rows], with digests
+  int32_t* first_token;     // [input_rows]
+  uint32_t* head_sections;  // [input_rows], with digests
   SectionRef* refs;         // [space_pages][kv_heads]
   float* base_cos;          // [space_pages][head_dim / 2], pre_rope alone
   float* base_sin;
@@ -48,6 +48,7 @@ class CudaPageDevice final : public PageDevice {
         space_pages_(setup.space_pages),
         step_rows_(config_.max_step_tokens * config_.query_heads),
         rows_(2 * step_rows_),
+        input_rows_(rows_ * std::max(1U, space_pages_ / wave_pages_)),
         stride_((config_.largest_page_bytes() + kPageAlign - 1) / kPageAlign * kPageAlign),
         queue_(index),
         layers_(config_),
@@ -164,15 +165,9 @@ class CudaPageDevice final : public PageDevice {
   }
 
   DeviceAttendSpace attend_space() override {
-    return {host_.q,
-            host_.first_token,
-            host_.head_sections,
-            host_.refs,
-            host_.base_cos,
-            host_.base_sin,
-            host_.out,
-            rows_,
-            space_pages_ * config_.kv_heads};
+    return {host_.q,    host_.first_token, host_.head_sections,
+            host_.refs, host_.base_cos,    host_.base_sin,
+            host_.out,  input_rows_,       space_pages_ * config_.kv_heads};
   }
 
   Status load_queries(uint32_t rows) override {
@@ -265,8 +260,8 @@ class CudaPageDevice final : public PageDevice {
   }
   void carve_shared(Carver* carver, Space* space) const {
     space->q = carver->take<float>(size_t{rows_} * config_.head_dim);
-    space->first_token = carver->take<int32_t>(rows_);
-    space->head_sections = carver->take<uint32_t>(config_.digests ? rows_ : 0);
+    space->first_token = carver->take<int32_t>(input_rows_);
+    space->head_sections = carver->take<uint32_t>(config_.digests ? input_rows_ : 0);
     space->refs = carver->take<SectionRef>(size_t{space_pages_} * config_.kv_heads);
     const size_t angles = pre_rope() ? size_t{space_pages_} * (config_.head_dim / 2) : 0;
     space->base_cos = carver->take<float>(angles);
@@ -298,8 +293,8 @@ class CudaPageDevice final : public PageDevice {
     args.kv_heads = rows.heads;
     args.q = on_device_.q + rows.query_row * dim;
     args.rows = rows.rows;
-    args.first_token = rows.windowed ? on_device_.first_token + rows.state_row : nullptr;
-    args.head_sections = rows.counted ? on_device_.head_sections + rows.state_row : nullptr;
+    args.first_token = rows.windowed ? on_device_.first_token + rows.input_row : nullptr;
+    args.head_sections = rows.counted ? on_device_.head_sections + rows.input_row : nullptr;
     if (rows.offsets != nullptr) {
       args.rotation = {token_cos_,
                        token_sin_,
@@ -313,10 +308,10 @@ class CudaPageDevice final : public PageDevice {
     args.scratch_bytes = scratch_bytes_;
     queue_.note(rows.rows < kPrefillRows ? cuda::attend_decode(args, queue_.stream())
                                          : cuda::attend_prefill(args, queue_.stream()));
-    queue_.note(
-        cuda::merge_partials({partials_, cuda::run_count(args), rows.heads, rows.rows, config_.head_dim,
-                              on_device_.out.o + rows.state_row * dim, on_device_.out.m + rows.state_row},
-                             queue_.stream()));
+    queue_.note(cuda::merge_partials(
+        {partials_, cuda::run_count(args), rows.heads, rows.rows, config_.head_dim,
+         on_device_.out.o + rows.state_row * dim, on_device_.out.m + rows.state_row, rows.onto},
+        queue_.stream()));
   }
 
   const CacheConfig& config_;
@@ -325,6 +320,7 @@ class CudaPageDevice final : public PageDevice {
   const uint32_t space_pages_;
   const uint32_t step_rows_;  // of the largest step
   const uint32_t rows_;       // of queries and outputs: they stand in two orders
+  const uint32_t input_rows_;
   const size_t stride_;
   uint32_t partial_rows_ = 0;
   Charge device_charge_;

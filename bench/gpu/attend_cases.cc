@@ -48,7 +48,7 @@ class Call {
   }
   cudaError_t merge(cudaStream_t stream) const {
     return cuda::merge_partials({args_.partials, cuda::run_count(args_), args_.kv_heads, args_.rows,
-                                 args_.format.shape.dim, out_.data(), nullptr},
+                                 args_.format.shape.dim, out_.data(), nullptr, false},
                                 stream);
   }
 

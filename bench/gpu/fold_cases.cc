@@ -116,7 +116,7 @@ void run_merge(const Bench& bench) {
   require(fill_normal(l.data(), partials, 7, bench.stream), "making partials");
   const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
     return cuda::merge_partials(
-        {{o.data(), m.data(), l.data()}, count, heads, kRows, dim, out.data(), nullptr}, bench.stream);
+        {{o.data(), m.data(), l.data()}, count, heads, kRows, dim, out.data(), nullptr, false}, bench.stream);
   });
   bench.report->add({"merge", std::to_string(count) + " partials of 2048 rows", time,
                      static_cast<double>(o.bytes() + m.bytes() + l.bytes() + out.bytes()), "B",

@@ -176,6 +176,7 @@ struct MergeArgs {
   uint32_t dim;
   float* out;  // [kv_heads][rows][dim]
   float* lse;
+  bool onto;  // out and lse, which is not null then, are one more partial
 };
 [[nodiscard]] cudaError_t merge_partials(const MergeArgs& args, cudaStream_t stream);
 

@@ -13,6 +13,23 @@ constexpr uint32_t kWeights = 1024;  // of partials that are held at a time
 constexpr uint32_t kFew = 4;         // partials, which a warp deals with
 constexpr uint32_t kFewThreads = 256;
 
+// What partials of sum l and maximum m come to, o their weighted sum, and what stands in the output already.
+struct Merged {
+  float inverse;  // of o
+  float earlier;  // share of the output as it stands
+  float lse;      // natural
+};
+__device__ inline Merged merged_onto(const MergeArgs& args, size_t out, float m, float l) {
+  Merged merged{l == 0.0F ? 0.0F : 1.0F / l, 0.0F,
+                l == 0.0F ? -INFINITY : (m + log2f(l)) * std::numbers::ln2_v<float>};
+  const float before = args.onto ? args.lse[out] : -INFINITY;
+  if (before == -INFINITY) return merged;
+  const float most = fmaxf(before, merged.lse);
+  const float old = expf(before - most);
+  const float both = old + expf(merged.lse - most);
+  return {merged.inverse * (1.0F - old / both), old / both, most + logf(both)};
+}
+
 // One block per row and kv head. First the partials' weights; then a group of threads, one per channel, takes
 // every fourth partial in their order, and the groups' sums are added in theirs: many loads are under way at
 // once.
@@ -48,13 +65,15 @@ __global__ void __launch_bounds__(1024) merge_kernel(const __grid_constant__ Mer
   }
   sums[threadIdx.x] = o;
   l = block_reduce(l, scratch, SumOf{});
+  const size_t out = size_t{head} * args.rows + row;
+  const Merged merged = merged_onto(args, out, m, l);
+  __syncthreads();  // lse has been read by all
   if (group > 0) return;
   for (uint32_t other = 1; other < kGroups; ++other) o += sums[other * args.dim + channel];
-  const size_t out = size_t{head} * args.rows + row;
-  args.out[out * args.dim + channel] = l == 0.0F ? 0.0F : o / l;
-  if (channel == 0 && args.lse != nullptr) {
-    args.lse[out] = l == 0.0F ? -INFINITY : (m + log2f(l)) * std::numbers::ln2_v<float>;
-  }
+  float* at_out = args.out + out * args.dim + channel;
+  o *= merged.inverse;
+  *at_out = merged.earlier == 0.0F ? o : o + *at_out * merged.earlier;
+  if (channel == 0 && args.lse != nullptr) args.lse[out] = merged.lse;
 }
 
 // One warp per row and kv head, where partials are few and rows many.
@@ -80,7 +99,8 @@ __global__ void __launch_bounds__(kFewThreads) merge_few_kernel(const __grid_con
     weights[p] = weight;
   }
   const size_t out = size_t{head} * args.rows + row;
-  const float inverse = l == 0.0F ? 0.0F : 1.0F / l;
+  const Merged merged = merged_onto(args, out, m, l);
+  __syncwarp();  // lse has been read by all
   for (uint32_t channel = 4 * (threadIdx.x % kWarpLanes); channel < args.dim; channel += 4 * kWarpLanes) {
     float4 o = make_float4(0.0F, 0.0F, 0.0F, 0.0F);
 #pragma unroll
@@ -90,12 +110,16 @@ __global__ void __launch_bounds__(kFewThreads) merge_few_kernel(const __grid_con
       o = make_float4(o.x + part.x * weights[p], o.y + part.y * weights[p], o.z + part.z * weights[p],
                       o.w + part.w * weights[p]);
     }
-    store_as<float4>(args.out + out * args.dim + channel,
-                     make_float4(o.x * inverse, o.y * inverse, o.z * inverse, o.w * inverse));
+    float* to = args.out + out * args.dim + channel;
+    o = make_float4(o.x * merged.inverse, o.y * merged.inverse, o.z * merged.inverse, o.w * merged.inverse);
+    if (merged.earlier != 0.0F) {
+      const auto before = load_as<float4>(to);
+      o = make_float4(o.x + before.x * merged.earlier, o.y + before.y * merged.earlier,
+                      o.z + before.z * merged.earlier, o.w + before.w * merged.earlier);
+    }
+    store_as<float4>(to, o);
   }
-  if (threadIdx.x % kWarpLanes == 0 && args.lse != nullptr) {
-    args.lse[out] = l == 0.0F ? -INFINITY : (m + log2f(l)) * std::numbers::ln2_v<float>;
-  }
+  if (threadIdx.x % kWarpLanes == 0 && args.lse != nullptr) args.lse[out] = merged.lse;
 }
 
 // One block per row, one thread per channel; the butterflies' order is FORMATS.md's.

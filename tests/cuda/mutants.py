@@ -189,6 +189,10 @@ MUTANTS = [
     ("a pair is overwritten while it is read", "attend_warpgroups.cu", "if (pair >= kSlots) await(", "if (false) await("),
     ("a launch over pairs that forgets the one before", "attend_warpgroups.cu", "if (span.first > 0) {", "if (span.first > 1000000) {"),
     ("the last row of pairs twice", "attend_warpgroups.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
+    ("earlier waves' state forgotten", "merge.cu", "if (before == -INFINITY) return merged;", "if (before != INFINITY) return merged;"),
+    ("what stood there before the first wave kept", "merge.cu", "args.onto ? args.lse[out] : -INFINITY", "args.lse[out]"),
+    ("lse written before all have read it, many partials", "merge.cu", "  __syncthreads();  // lse has been read by all\n", ""),
+    ("lse written before all have read it, few partials", "merge.cu", "  __syncwarp();  // lse has been read by all\n", ""),
     ("few partials without their weights", "merge.cu", "const float weight = weights[p] == 0.0F ? 0.0F : exp2_approx(ms[p] - m);", "const float weight = 1.0F;"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]

@@ -273,6 +273,7 @@ TEST_F(CudaTiles, AreChosenByTheDevice) {
 }
 
 // Heads that have chosen sections of their own see as many as they have: also none of a run, and none at all.
+// Sinks are the first section's, once.
 TEST_F(CudaAttend, HeadsSeeSectionsOfTheirOwnChoice) {
   const bool warpgroups = has_warpgroups();
   struct Kernel {
@@ -282,12 +283,12 @@ TEST_F(CudaAttend, HeadsSeeSectionsOfTheirOwnChoice) {
     uint32_t rotary_dim;
   };
   for (const Kernel& kernel :
-       {Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}), 5, Path::kDecode, 0},    // staged
-        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}), 5, Path::kDecode, 0},    // over any codes
-        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}), 20, Path::kPrefill, 0},  //
-        Kernel{kind_of(CodecId::kInt4, CodecId::kInt8, {32, 64}), 5, Path::kDecode, 64},   // unfolded
-        Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}), 40, Path::kTiles, 0},
-        Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}), 40, Path::kWarpgroups, 0}}) {
+       {Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}, 3), 5, Path::kDecode, 0},  // staged
+        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}, 3), 5, Path::kDecode, 0},  // over any codes
+        Kernel{kind_of(CodecId::kRot4, CodecId::kInt8, {32, 64}, 3), 20, Path::kPrefill, 0},  //
+        Kernel{kind_of(CodecId::kInt4, CodecId::kInt8, {32, 64}, 3), 5, Path::kDecode, 64},   // unfolded
+        Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}, 3), 40, Path::kTiles, 0},
+        Kernel{kind_of(CodecId::kRot4, CodecId::kRot4, {64, 64}, 3), 40, Path::kWarpgroups, 0}}) {
     for (const uint32_t scratch : {1U, 64U}) {
       if (scratch == 1 && kernel.path == Path::kDecode) continue;
       if (kernel.path == Path::kWarpgroups && !warpgroups) continue;

@@ -1,17 +1,22 @@
 #!/usr/bin/env python3
 """Changes the kernels one place at a time and demands that the tests notice.
 
-usage: mutants.py ROOT BUILD [NAME...]
+usage: mutants.py [--changed-since REVISION] ROOT BUILD [NAME...]
 
 ROOT is the repository, BUILD a Release build of it (for libemu.a and the scalar reference). Each mutant is compiled
 for head_dim 64 and the slice of the suite that builds with sanitizers run is run, too. Prints one line per mutant and
-exits with 1 when one survives that is not listed as equivalent. Names choose mutants by a part of their name.
+exits with 1 when one survives that is not listed as equivalent. Names choose mutants by a part of their name,
+--changed-since those of files that differ from a revision. A mutant that takes ten times as long as the unchanged
+kernels do is killed by timeout, and said to be.
 """
 
+import argparse
+import enum
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 # (name, file, what stands there, what stands there in the mutant)
@@ -35,8 +40,8 @@ MUTANTS = [
     ("keys without their mean", "key_scores.cuh", "return static_cast<float>(sums[0][0] * 256 + sums[0][2])", "return 0.0F * static_cast<float>(sums[0][0])"),
     ("keys without the centre", "key_scores.cuh", "(key_centre(bits) *", "(0.0F * key_centre(bits) *"),
     ("values without the centre", "value_sums.cuh", "sum[0] * 256 + sum[2] - centre[tile]", "sum[0] * 256 + sum[2]"),
-    ("values without their mean", "value_sums.cuh", "row.o[b][k] += weight * static_cast<float>(code);", "row.o[b][k] += 0.0F * static_cast<float>(code);"),
-    ("weights of masked tokens", "warp_rows.cuh", "token + k >= first ? exp2_approx(scores[k] - m) : 0.0F", "exp2_approx(scores[k] - m)"),
+    ("values without their mean", "value_sums.cuh", "+= weights[tile] * code;", "+= 0.0F * code;"),
+    ("weights of masked tokens", "warp_rows.cuh", "k >= of_thread ? exp2_approx(scores[k] - m) : 0.0F", "exp2_approx(scores[k] - m)"),
     ("sums keep the old maximum", "warp_rows.cuh", "    row.l *= keep;\n    row.mid *= keep;", "    row.mid *= keep;"),
     ("midpoints keep the old maximum", "warp_rows.cuh", "    row.l *= keep;\n    row.mid *= keep;", "    row.l *= keep;"),
     ("a sink counts four times", "warp_rows.cuh", "(w.at.i == 0 ? weight : 0.0F)", "weight"),
@@ -46,6 +51,13 @@ MUTANTS = [
     ("positive levels of every code", "staged_product.cuh", "word ^ 0x88888888U", "word"),
     ("levels one too small", "staged_rows.cuh", "product += queries.sum[tile]", "product += 0.0F * queries.sum[tile]"),
     ("a slot is filled while it is read", "staged_kernel.cuh", "copy_async_wait<Form::kSlots - 1>", "copy_async_wait<Form::kSlots>"),
+    ("the slot that is waited for is filled", "staged_kernel.cuh", "(used_ == 0 ? Form::kSlots - 1 : used_ - 1)", "used_"),
+    ("parameters of the section before", "staged_kernel.cuh", "    load_params();\n    return wait();", "    return wait();"),
+    ("sinks of every run", "staged_kernel.cuh", "if (begin + warp == 0 && end > 0)", "if (warp == 0 && end > 0)"),
+    ("sinks of a head without pages", "staged_kernel.cuh", "if (begin + warp == 0 && end > 0)", "if (begin + warp == 0)"),
+    ("sinks that are attended twice", "staged_kernel.cuh", "return s == 0 ? max(seen, static_cast<int>(args.format.sink_tokens)) : seen;", "return seen;"),
+    ("sinks of every run of any codecs", "attend_kernel.cuh", "if (first_section == 0 && end > 0)", "if (first_section == begin && end > 0)"),
+    ("sinks of a head without pages of any codecs", "attend_kernel.cuh", "if (first_section == 0 && end > 0)", "if (first_section == 0)"),
     ("staged tokens are not masked", "staged_rows.cuh", "% 8 < first) scores[k] = -INFINITY", "% 8 < 0) scores[k] = -INFINITY"),
     ("two levels above 0 without their signs", "staged_product.cuh", "return {low - 1, high - 1};", "return {low, high};"),
     ("a level of 0 with the sign of those above", "staged_product.cuh", "if (low > 0) return", "if (low >= 0) return"),
@@ -127,24 +139,28 @@ MUTANTS = [
     ("a tile without its means of keys", "prefill_rows.cuh", "mean_products[r] * (scale[r] * steps.x)", "0.0F * mean_products[r]"),
     ("means of keys in another order", "prefill_unpack.cu", "c % 4 / 2 * 4 + c % 2 * 2 + c % 8 / 4", "c % 8"),
     ("a tile without its means of values", "prefill_rows.cuh", "mma_bf16(d, a[tile], operand);", ""),
-    ("worths of means that were counted already", "prefill_rows.cuh", "    store_as<float2>(worths, make_float2(0.0F, 0.0F));\n", ""),
+    ("worths of means that were counted already", "prefill_rows.cuh", "    even = odd = 0.0F;\n", ""),
     ("outputs that keep their excess", "prefill_rows.cuh", "excess[r] = -kSumFloat * of_owner(own_row.excess, r);", "excess[r] = 0.0F;"),
     ("an excess that is taken off twice", "prefill_rows.cuh", "own_row.excess = 0.0F;", ""),
-    ("weights that are not brought to the maximum", "prefill_rows.cuh", "share[r] = exp2_approx(share[r] - rows[r].m);", "share[r] = 1.0F;"),
-    ("rows that are not brought to the maximum", "prefill_rows.cuh", "if (__any_sync(kAllLanes, raised ? 1 : 0) != 0) raise_rows", "if (false) raise_rows"),
-    ("an excess that is not brought to the maximum", "prefill_rows.cuh", "own_row.excess *= own(keep, at);", ""),
+    ("weights that are not brought to the maximum", "prefill_rows.cuh", "const float share = exp2_approx(top - own_row.m);", "const float share = 1.0F;"),
+    ("rows that are not brought to the maximum", "prefill_rows.cuh", "if (__any_sync(kAllLanes, top > own_row.m ? 1 : 0) != 0) raise_rows", "if (false) raise_rows"),
+    ("an excess that is not brought to the maximum", "prefill_rows.cuh", "own_row.excess * own_keep};", "own_row.excess};"),
     ("the sum of another row", "prefill_rows.cuh", "const float high = at.i == 2 ? of_rows[2] : of_rows[3];", "const float high = of_rows[2];"),
+    ("sums that stay where they are", "prefill_rows.cuh", "const bool odd = at.i % 2 != 0;", "const bool odd = false;"),
+    ("worths that are not brought to the maximum", "prefill_rows.cuh", "    shared.worths[2 * at.i + 1][row_of(r, at)] *= keep;\n", ""),
+    ("sums of weights that are not brought to the maximum", "prefill_rows.cuh", "own_row = {m, own_row.l * own_keep,", "own_row = {m, own_row.l,"),
     ("the largest of half of the tokens", "prefill_rows.cuh", "y[k] = fmaxf(x[k], x[k + kTokensOfThread / 2]);", "y[k] = x[k];"),
     ("a section is overwritten while it is read", "attend_prefill.cu", "    copy_async_wait<kSlots - 2>();\n    __syncthreads();\n", "    copy_async_wait<kSlots - 2>();\n"),
     ("a section is read before it is there", "attend_prefill.cu", "copy_async_wait<kSlots - 2>", "copy_async_wait<kSlots - 1>"),
     ("a launch that forgets the one before", "attend_prefill.cu", "if (span.first > 0) {", "if (span.first > 1000000) {"),
-    ("weights of the launch before", "attend_prefill.cu", "own_row->l = own(sums, at);", "own_row->l = 0.0F;"),
+    ("weights of the launch before", "attend_prefill.cu", "args.partials.l[own_partial], 0.0F};", "0.0F, 0.0F};"),
+    ("the largest score of the launch before", "attend_prefill.cu", "fmaxf(args.partials.m[own_partial], kEmptyScore)", "kEmptyScore"),
     ("the means of the first group", "attend_prefill.cu", "size_t{s / kMeansAtOnce + 1} * Unpacked<kBlocks>::kGroupBytes", "Unpacked<kBlocks>::kGroupBytes"),
     ("a section is unpacked before it is there", "prefill_unpack.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<0>();\n"),
     ("means of sections that are not there", "prefill_unpack.cu", "(kMeansAtOnce - count); i +=", "0U; i +="),
     ("sections of the first part of a run", "prefill_unpack.cu", "run * args.run_sections + span.first + first", "run * args.run_sections + first"),
     ("sinks of values that are copied", "encode.cu", "sink ? make_uint4(0, 0, 0, 0) : four", "four"),
-    ("a tile's tokens are not masked", "prefill_rows.cuh", "k % 8 < first[r]) weights", "k % 8 < 0) weights"),
+    ("a tile's tokens are not masked", "prefill_rows.cuh", "k % 8 < of_thread) weights", "k % 8 < 0) weights"),
     ("the last row twice", "attend_prefill.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
     ("before the first row nothing", "trellis_operands.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
     ("rests of the other quad", "trellis_operands.cuh", "own << 4 & 0x30303030U", "own << 2 & 0x30303030U"),
@@ -197,7 +213,9 @@ MUTANTS = [
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
 ]
 # Survivors that change nothing anyone can see, and why.
-EQUIVALENT = {}
+EQUIVALENT = {
+    "worths of means that were counted already": "sections that the last group lacks have means of 0, whatever their worths",
+}
 
 NUQ = ["encode_nuq_keys.cu", "encode_nuq_values.cu"]
 STAGED = ["staged_int4.cu", "staged_nuq4.cu", "staged_nuq3s.cu"]
@@ -227,11 +245,20 @@ def compile_unit(root, tree, source, out):
     subprocess.run(command, check=True)
 
 
+class Outcome(enum.Enum):
+    """What the suite has to say of a mutant."""
+
+    SURVIVED = "SURVIVED"
+    KILLED = "killed  "
+    TIMEOUT = "timeout "
+
+
 class Bench:
     """The unchanged objects, and what links and runs with one of them replaced."""
 
     def __init__(self, root, build, work):
         self.root, self.build, self.work = root, build, work
+        self.limit = None  # seconds that a mutant may take
         self.objects = {}
         for unit in [*UNITS, "attend.cc", "encode.cc", "format.cc"]:
             self.objects[unit] = work / f"{unit}.o"
@@ -244,8 +271,8 @@ class Bench:
             self.objects[test.name] = work / f"{test.name}.o"
             compile_unit(root, root, test, self.objects[test.name])
 
-    def survives(self, replaced):
-        """Whether the suite passes with these objects in place of their namesakes."""
+    def link(self, replaced):
+        """The suite with these objects in place of their namesakes."""
         objects = {**self.objects, **replaced}
         program = self.work / "mutant"
         reference = [*self.build.glob("quant/CMakeFiles/quire_quant.dir/**/*.o"),
@@ -253,11 +280,22 @@ class Bench:
         command = ["g++", "-pthread", *map(str, objects.values()), *map(str, reference),
                    str(self.build / "tests/emu/libemu.a"), "-lgtest", "-lgtest_main", "-lxxhash", "-o", str(program)]
         subprocess.run(command, check=True)
+        return program
+
+    def outcome(self, replaced):
+        command = [str(self.link(replaced)), "--gtest_brief=1"]
         try:
-            run = subprocess.run([str(program), "--gtest_brief=1"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=300)
+            run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=self.limit, check=False)
         except subprocess.TimeoutExpired:
-            return False
-        return run.returncode == 0
+            return Outcome.TIMEOUT
+        return Outcome.SURVIVED if run.returncode == 0 else Outcome.KILLED
+
+    def time_unchanged(self):
+        """Sets the limit of mutants by what the unchanged kernels take, on this machine as busy as it is."""
+        start = time.monotonic()
+        if self.outcome({}) is not Outcome.SURVIVED:
+            sys.exit("the unchanged kernels fail the tests")
+        self.limit = 10 * (time.monotonic() - start)
 
 
 def mutate(root, work, file, old, new):
@@ -273,32 +311,43 @@ def mutate(root, work, file, old, new):
     return tree
 
 
-def main(arguments):
-    if len(arguments) < 2 or not Path(arguments[0]).is_dir():
-        print(__doc__, file=sys.stderr)
-        return 2
-    root, build, names = Path(arguments[0]).resolve(), Path(arguments[1]).resolve(), arguments[2:]
-    chosen = [m for m in MUTANTS if not names or any(name in m[0] for name in names)]
-    killed = 0
-    survivors = []
+def changed_files(root, revision):
+    """Names of files that differ from a revision, committed or not."""
+    command = ["git", "-C", str(root), "diff", "--name-only", revision]
+    paths = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return {Path(path).name for path in paths}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--changed-since", metavar="REVISION")
+    parser.add_argument("root", type=Path)
+    parser.add_argument("build", type=Path)
+    parser.add_argument("names", nargs="*")
+    arguments = parser.parse_args()
+    root, build = arguments.root.resolve(), arguments.build.resolve()
+    chosen = [m for m in MUTANTS if not arguments.names or any(name in m[0] for name in arguments.names)]
+    if arguments.changed_since:
+        changed = changed_files(root, arguments.changed_since)
+        chosen = [m for m in chosen if m[1] in changed]
+    outcomes = {}
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         bench = Bench(root, build, work)
-        if not bench.survives({}):
-            sys.exit("the unchanged kernels fail the tests")
+        bench.time_unchanged()
+        print(f"a mutant has {bench.limit:.0f} s", flush=True)
         for name, file, old, new in chosen:
             tree = mutate(root, work, file, old, new)
             replaced = {unit: work / f"mutant_{unit}.o" for unit in units_of(file)}
             for unit, out in replaced.items():
                 compile_unit(root, tree, tree / "quant/cuda" / unit, out)
-            alive = bench.survives(replaced)
-            print(f"{'SURVIVED' if alive else 'killed  '} {file}: {name}", flush=True)
-            killed += 0 if alive else 1
-            if alive and name not in EQUIVALENT:
-                survivors.append(name)
-    print(f"[counts] cases={len(chosen)} faults={killed}")
-    return 1 if survivors else 0
+            outcomes[name] = bench.outcome(replaced)
+            print(f"{outcomes[name].value} {file}: {name}", flush=True)
+    survivors = [name for name, outcome in outcomes.items() if outcome is Outcome.SURVIVED]
+    timeouts = sum(outcome is Outcome.TIMEOUT for outcome in outcomes.values())
+    print(f"[counts] cases={len(chosen)} faults={len(chosen) - len(survivors)} timeouts={timeouts}")
+    return 1 if any(name not in EQUIVALENT for name in survivors) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -34,6 +34,7 @@ if [[ -z $bundle ]] && ! compgen -G '/dev/nvidia[0-9]*' > /dev/null && ! nvidia-
 fi
 command -v nvcc > /dev/null || PATH=$PATH:/usr/local/cuda/bin
 command -v nvcc > /dev/null || { echo "bench/gpu.sh: there is no nvcc on the PATH; install the CUDA toolkit, 12.8 or later" >&2; exit 1; }
+command -v xz > /dev/null || { echo "bench/gpu.sh: there is no xz on the PATH; install xz-utils" >&2; exit 1; }
 architectures=${QUIRE_CUDA_ARCHITECTURES:-80-real;90-real;100-real;120}
 cmake -S . -B build/gpu -G Ninja -DCMAKE_BUILD_TYPE=Release -DQUIRE_CUDA=ON -DQUIRE_TESTS=ON -DQUIRE_BENCH=ON \
   -DQUIRE_MICRO=OFF "-DCMAKE_CUDA_ARCHITECTURES=$architectures" > build-gpu.log 2>&1 || { tail -5 build-gpu.log >&2; exit 1; }
@@ -56,7 +57,10 @@ ldd build/gpu/bench/quire-generate build/gpu/bench/quire-ppl | awk '$2 == "=>" {
 model=tests/models/qwen3-tiny
 install -m 644 $model/{config.json,generation_config.json,model.safetensors,tokenizer.json,text_end.txt} "$files/model"
 python3 -B bench/gpu/quality.py tests/quality/baseline.json "$files/quality.json"
-tar --create --directory "$files" . | gzip -9 > "$target/files.tar.gz"
+# Three of the files hold all the kernels: a dictionary of their size finds them again. What unpacks them goes along.
+tar --create --directory "$files" . | xz --lzma2=preset=6,dict=64MiB > "$target/files.tar.xz"
+install -m 755 "$(command -v xz)" "$target/xz"
+ldd "$target/xz" | awk '/liblzma/ { print $3 }' | xargs -r install -m 644 -t "$target"
 install -m 755 bench/gpu/run.sh "$target/run.sh"
 if [[ -n $bundle ]]; then
   du -sh --apparent-size "$target"

@@ -19,7 +19,8 @@ done
 mkdir -p "$out"
 bundle=$(mktemp -d)
 trap 'rm -rf "$bundle"' EXIT
-tar --extract --gzip --file "$(dirname "${BASH_SOURCE[0]}")/files.tar.gz" --directory "$bundle"
+here=$(dirname "${BASH_SOURCE[0]}")
+LD_LIBRARY_PATH=$here "$here/xz" --decompress --stdout "$here/files.tar.xz" | tar --extract --directory "$bundle"
 
 tests() { # NAME COMMAND...: runs the tests, shows their sum or what failed
   local name=$1

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Compiles the kernels to PTX and on to machine code, and checks what no emulator can see.
 
-usage: census.py NVCC ROOT [--arch 80,90,100,120] [UNIT...]
+usage: census.py NVCC ROOT [--arch 80,90,100,120] [--quick] [UNIT...]
 
-UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, all of them: eight minutes of one core. Of each
-and for every architecture: no `trap` (nvcc makes one of what it takes for undefined, as the address of a host's constant is
-in device code), no spills, no local memory, and the instructions that the kernel is built on. Prints a line for each of
-them and exits with 1 when one is not as it should be.
+UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, all of them: eight minutes of one core; with
+--quick, one of those that are alike but for codecs or shapes: three. Of each and for every architecture: no `trap` (nvcc
+makes one of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory,
+and the instructions that the kernel is built on. Prints a line for each of them and exits with 1 when one is not as it
+should be.
 """
 
 import argparse
@@ -38,6 +39,9 @@ WANTED = {
     "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
+# Kernels that are alike, and the one of them that stands for all with --quick: bench/gpu.sh builds the others with the same
+# warnings as errors, tests/nightly.sh looks at all.
+ALIKE = {"staged_": "staged_rot4", "attend_dim": "attend_dim64", "attend_unfolded": None}
 # Units for one architecture alone.
 ARCHS = {"attend_warpgroups": ["90a"]}
 # As quant/cuda/CMakeLists.txt compiles them.
@@ -51,6 +55,10 @@ def sources(root):
 
 def wanted(unit):
     return next((found for name, found in WANTED.items() if unit.startswith(name)), [])
+
+
+def is_quick(unit):
+    return all(not unit.startswith(kind) or unit == one for kind, one in ALIKE.items())
 
 
 def census(nvcc, root, source, arch):
@@ -80,6 +88,7 @@ def main():
     parser.add_argument("root", type=Path)
     parser.add_argument("units", nargs="*")
     parser.add_argument("--arch", default="80,90,100,120")
+    parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
     root = arguments.root.resolve()
     known = sources(root)
@@ -87,7 +96,8 @@ def main():
     if unknown:
         parser.error(f"no such unit: {', '.join(unknown)}")
     archs = arguments.arch.split(",")
-    cases = [(known[unit], arch) for unit in arguments.units or known for arch in ARCHS.get(unit, archs)]
+    units = arguments.units or [unit for unit in known if not arguments.quick or is_quick(unit)]
+    cases = [(known[unit], arch) for unit in units for arch in ARCHS.get(unit, archs)]
     faults = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for line, found in pool.map(lambda case: census(arguments.nvcc, root, *case), cases):

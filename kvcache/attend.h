@@ -37,7 +37,7 @@ struct SelectionSpace {
 inline constexpr size_t kAheadRuns = 64;  // runs held in advance, of this layer and the next
 inline constexpr size_t kWaveRuns = 32;   // runs computed between two barriers
 inline constexpr uint32_t kWavePages = kWaveRuns * kRunPages;
-// A device is given so many pages before anybody waits for it.
+// A device is given at most so many pages before anybody waits for it.
 inline constexpr uint32_t kSpacePages = 8 * kWavePages;
 
 // A tile of each kv head, plan tiles first + head * stride, and where its state of all waves stands on the
@@ -58,6 +58,7 @@ struct DeviceBatch {
   uint32_t rows = 0;         // states stand below
   double work = 0;           // as placement.h has it
   double carry_seconds = 0;  // that carried pages should have taken
+  double host_seconds = 0;   // that the CPU took for its share
   Nanoseconds start{};
   std::vector<DeviceTile> shared_tiles;  // of launches for all tiles of an entry
   std::vector<DeviceTile> own_tiles;     // of those for one
@@ -80,7 +81,7 @@ struct DeviceBatch {
     has_state.resize(state_rows);
     empty();
     waves = 0;
-    work = carry_seconds = 0;
+    work = carry_seconds = host_seconds = 0;
     start = now;
   }
 };

@@ -13,6 +13,8 @@ constexpr uint32_t kTriedPages = 64;
 constexpr double kAssumedLink = 12e9;  // where the clock shows no time
 // Of the time of a wave: as long the device must be later than the CPU for its end to be seen.
 constexpr double kSeenShare = 0.1;
+// How much longer than others' parts the device must have been for all of the time to pass for its own.
+constexpr double kOwnTime = 4;
 
 double seconds(Nanoseconds time) { return std::chrono::duration<double>(time).count(); }
 
@@ -140,7 +142,9 @@ Status Attender::compute_with_device(Call& call) {
   // The device is at its pages meanwhile.
   const Nanoseconds start = context_.clock.now();
   if (host_work > 0) compute_on_host(call);
-  host_speed_.add(host_work, seconds(context_.clock.now() - start));
+  const double host_seconds = seconds(context_.clock.now() - start);
+  host_speed_.add(host_work, host_seconds);
+  batch_.host_seconds += host_seconds;
   return any_on_disk() ? end_on_device() : Status{};
 }
 
@@ -149,9 +153,9 @@ void Attender::note_device_speed(Nanoseconds idle, Nanoseconds end) {
   const double wall = seconds(end - batch_.start);
   if (seconds(end - idle) < kSeenShare * wall) return;  // when the device was done nobody saw
   if (batch_.waves == 1) return device_speed_.add(batch_.work, wall - batch_.carry_seconds);
-  // Pages of several waves came up while others were attended: which of both took the time is known where it
-  // is much more than the copies'.
-  if (wall > 2 * batch_.carry_seconds) device_speed_.add(batch_.work, wall);
+  // Pages of several waves came up while others were attended, and the CPU had its turns: whose the time was
+  // is known where it is much more than both took.
+  if (wall > kOwnTime * (batch_.carry_seconds + batch_.host_seconds)) device_speed_.add(batch_.work, wall);
 }
 
 }  // namespace quire

@@ -1,5 +1,5 @@
 // Attention of a wave's pages that lie on the device: what goes up, who attends what, and, when somebody
-// waits for a batch of waves, the partials that come down. Rows of all kv heads that see the same pages are
+// waits for a batch of waves, the states that come down. Rows of all kv heads that see the same pages are
 // one launch, so they stand together up there.
 #include <algorithm>
 #include <bit>

@@ -17,7 +17,7 @@ HWY_INLINE Floats set_query_scale(Floats largest, RowBlock& block) {
 
 // Integers of a query, rounded, as store_query takes them.
 HWY_INLINE Ints biased_query(Floats x, Floats factor) {
-  return to_ints(mul_add(x, factor, splat(static_cast<float>(kQueryBias))));
+  return to_ints(x * factor) + splat(kQueryBias);
 }
 
 // sums: of rows of biased integers.

@@ -16,9 +16,7 @@ HWY_INLINE Floats set_query_scale(Floats largest, RowBlock& block) {
 }
 
 // Integers of a query, rounded, as store_query takes them.
-HWY_INLINE Ints biased_query(Floats x, Floats factor) {
-  return to_ints(x * factor) + splat(kQueryBias);
-}
+HWY_INLINE Ints biased_query(Floats x, Floats factor) { return to_ints(x * factor) + splat(kQueryBias); }
 
 // sums: of rows of biased integers.
 template <int kRows>

@@ -19,8 +19,8 @@ struct alignas(64) RowBlock {
   PerRow score_scale;  // score = score_scale * key sum + score_offset, in log2 units
   PerRow score_offset;
   PerRow weight_top;  // integers of weights: 2^(score - m) * token scale * weight_top
-  PerRow
-      weight_scale;  // o += weight_scale * value sum, and of values with a mean offset_weight * value_offset
+  // o += weight_scale * value sum, and of values with a mean offset_weight * value_offset.
+  PerRow weight_scale;
   PerRow offset_weight;
   PerRow offset;              // of values with midpoints: what is to be added to all channels of o in the end
   PerRow query_scale;         // q = query_scale * its integers

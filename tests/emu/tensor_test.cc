@@ -85,41 +85,67 @@ TEST_F(Tensor, ByteProductsOfEverySign) {
   expect_product<UnsignedBytes, UnsignedBytes>(false, false);
 }
 
-TEST_F(Tensor, Bf16Products) {
-  Random random(10);
+// d = r + a b, r the index of the register.
+void multiply_f16(const Fragments* in, const int* /*c*/, Result* out) {
+  const Fragments& mine = in[threadIdx.x];
+  float(&d)[4] = out[threadIdx.x].halves;
+  for (int r = 0; r < 4; ++r) d[r] = static_cast<float>(r);
+  mma_halves(d, mine.a, mine.b, false, Site::current());
+}
+
+// What 16 bits stand for, and the kernel that multiplies them.
+struct HalfFormat {
+  uint32_t (*bits_of)(float);
+  float (*rounded)(float);
+  void (*kernel)(const Fragments*, const int*, Result*);
+};
+constexpr HalfFormat kBf16{
+    [](float value) { return uint32_t{__bfloat16_as_ushort(__float2bfloat16_rn(value))}; },
+    [](float value) { return __bfloat162float(__float2bfloat16_rn(value)); },
+    multiply<SignedBytes, SignedBytes>};
+constexpr HalfFormat kF16{[](float value) { return uint32_t{__half_as_ushort(__float2half_rn(value))}; },
+                          [](float value) { return __half2float(__float2half_rn(value)); }, multiply_f16};
+
+using Matrix = std::vector<std::vector<float>>;
+
+Matrix random_matrix(Random& random, size_t rows, size_t columns, const HalfFormat& format) {
+  Matrix matrix(rows, std::vector<float>(columns));
+  for (auto& row : matrix) {
+    for (float& value : row) value = format.rounded(random.normal());
+  }
+  return matrix;
+}
+
+// PTX manual, "Matrix Fragments for mma.m16n8k16": A's registers hold rows g, g + 8, g, g + 8 and columns
+// 2t, 2t, 2t + 8, 2t + 8 with g = lane / 4, t = lane % 4.
+std::vector<Fragments> fragments_of(const Matrix& a, const Matrix& b, const HalfFormat& format) {
   std::vector<Fragments> in(32);
-  std::vector<std::vector<float>> a(16, std::vector<float>(16));
-  std::vector<std::vector<float>> b(16, std::vector<float>(8));
-  const auto bits_of = [](float value) { return uint32_t{__bfloat16_as_ushort(__float2bfloat16_rn(value))}; };
-  const auto rounded = [](float value) { return __bfloat162float(__float2bfloat16_rn(value)); };
-  for (auto& row : a) {
-    for (float& value : row) value = rounded(random.normal());
-  }
-  for (auto& row : b) {
-    for (float& value : row) value = rounded(random.normal());
-  }
-  // PTX manual, "Matrix Fragments for mma.m16n8k16": A's registers hold rows g, g + 8, g, g + 8 and columns
-  // 2t, 2t, 2t + 8, 2t + 8 with g = lane / 4, t = lane % 4.
   for (size_t lane = 0; lane < 32; ++lane) {
     const size_t g = lane / 4;
     const size_t t = lane % 4;
     for (size_t r = 0; r < 4; ++r) {
       const std::vector<float>& row = a[g + r % 2 * 8];
       const size_t k = 2 * t + r / 2 * 8;
-      in[lane].a[r] = bits_of(row[k]) | bits_of(row[k + 1]) << 16;
+      in[lane].a[r] = format.bits_of(row[k]) | format.bits_of(row[k + 1]) << 16;
     }
     for (size_t r = 0; r < 2; ++r) {
       const size_t k = 2 * t + r * 8;
-      in[lane].b[r] = bits_of(b[k][g]) | bits_of(b[k + 1][g]) << 16;
+      in[lane].b[r] = format.bits_of(b[k][g]) | format.bits_of(b[k + 1][g]) << 16;
     }
   }
-  const DeviceArray<Fragments> device_in(in);
+  return in;
+}
+
+void expect_product_of_halves(const HalfFormat& format) {
+  Random random(10);
+  const Matrix a = random_matrix(random, 16, 16, format);
+  const Matrix b = random_matrix(random, 16, 8, format);
+  const DeviceArray<Fragments> device_in(fragments_of(a, b, format));
   const DeviceArray<int> c(std::vector<int>(128));
   const DeviceArray<Result> out(32);
   const auto* fragments = static_cast<const Fragments*>(device_in.data());
   const auto* start = static_cast<const int*>(c.data());
-  ASSERT_EQ(launch({1, 32, 0, nullptr}, multiply<SignedBytes, SignedBytes>, fragments, start, out.data()),
-            cudaSuccess);
+  ASSERT_EQ(launch({1, 32, 0, nullptr}, format.kernel, fragments, start, out.data()), cudaSuccess);
   ASSERT_EQ(cudaDeviceSynchronize(), cudaSuccess) << last_failure();
   const std::vector<Result> results = out.host();
   for (size_t row = 0; row < 16; ++row) {
@@ -131,6 +157,9 @@ TEST_F(Tensor, Bf16Products) {
     }
   }
 }
+
+TEST_F(Tensor, Bf16Products) { expect_product_of_halves(kBf16); }
+TEST_F(Tensor, F16Products) { expect_product_of_halves(kF16); }
 
 void load_and_store(const uint32_t* in, uint32_t* out) {
   QUIRE_SHARED(uint4[32], rows);

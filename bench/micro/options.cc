@@ -81,6 +81,9 @@ Options parse_options(int argc, char** argv) {
       "Times the kernels against what the machine could do at best. --benchmark_filter=REGEX takes some "
       "cases, --benchmark_list_tests names them.\n"
       "Example: quire-micro --cases attend --codecs rot4,int4 --isa best --groups 4 --json rows.json");
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return "quire-micro: " + std::string(error.what()) + "; see --help\n";
+  });
   const std::vector<std::string> cases = options.cases;
   app.add_flag("--quick", quick, "less of everything, as defaults of the options below");
   app.add_option("--cases", given.cases)->delimiter(',')->check(CLI::IsMember(cases))->expected(1, -1);

@@ -242,6 +242,9 @@ Options parse(CLI::App& app, int argc, char** argv) {
 
 int run(int argc, char** argv) {
   CLI::App app("Attention in ggml and in Quire, in turns: how many times faster Quire is.");
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return "quire-peers: " + std::string(error.what()) + "; see --help\n";
+  });
   try {
     const Options options = parse(app, argc, argv);
     std::printf(

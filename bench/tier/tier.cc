@@ -173,6 +173,9 @@ int main(int argc, char** argv) {
   quire::bench::TierOptions options;
   CLI::App app("Writes pages through the disk tier and reads them back; prints how fast.", "quire-tier");
   app.footer("Example: quire-tier --dir /var/tmp --bytes 2G --request 2M --depth 16");
+  app.failure_message([](const CLI::App*, const CLI::Error& error) {
+    return "quire-tier: " + std::string(error.what()) + "; see --help\n";
+  });
   app.add_option("--dir", options.directory, "Directory of the spill file")->capture_default_str();
   app.add_option("--bytes", options.bytes, "Bytes of pages")->transform(CLI::AsSizeValue(false));
   app.add_option("--request", options.request, "Largest request")

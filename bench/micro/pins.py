@@ -23,13 +23,16 @@ SKIPPED = 77  # what ctest takes for "did not run"
 REMEDY = "if that is meant, run bench/micro/update.sh"
 
 
-def measure(options):
-    """Everything as it is now, in the form of the file."""
-    facts = json.loads(subprocess.run([options.facts], check=True, capture_output=True, text=True).stdout)
+def measure(options, sections=tuple(MARGINS)):
+    """What these sections need, as it is now, in the form of the file."""
     major = options.compiler_version.split(".")[0]
-    return {"compiler": f"{options.compiler_id} {major}", "build_type": options.build_type, "margins": MARGINS,
-            "page_bytes": facts["page_bytes"], "error": facts["error"],
-            "hot_loops": hot_loops(path for path in options.objects if "/cpu/" in path)}
+    now = {"compiler": f"{options.compiler_id} {major}", "build_type": options.build_type, "margins": MARGINS}
+    if "page_bytes" in sections or "error" in sections:
+        facts = json.loads(subprocess.run([options.facts], check=True, capture_output=True, text=True).stdout)
+        now |= {"page_bytes": facts["page_bytes"], "error": facts["error"]}
+    if "hot_loops" in sections:
+        now["hot_loops"] = hot_loops(path for path in options.objects if "/cpu/" in path)
+    return now
 
 
 def flat(figures):
@@ -77,12 +80,12 @@ def missing_isas(pinned, now):
 
 def check(options, sections):
     pinned = json.loads(Path(options.pinned).read_text(encoding="utf-8"))
-    now = measure(options)
+    now = measure(options, sections)
     for key, what in (("compiler", "the compiler"), ("build_type", "the kind of build")):
         if "hot_loops" in sections and pinned[key] != now[key]:
             print(f"pinned.{options.section}: Skipped\n{what} is {now[key]}, instructions are pinned for {pinned[key]}")
             return SKIPPED
-    for isa in missing_isas(pinned, now):
+    for isa in missing_isas(pinned, now) if "error" in sections else []:
         print(f"not compared: errors of {isa}, which this machine does not run")
         pinned["error"] = {name: value for name, value in pinned["error"].items() if isa_of(name) != isa}
     found = [compare(pinned, now, section) for section in sections]

@@ -8,7 +8,7 @@
 namespace quire {
 namespace {
 
-constexpr uint64_t kSetShare = 16;
+constexpr uint64_t kFrameShare = 16;  // of the budget, for both sets together
 
 }  // namespace
 
@@ -52,8 +52,8 @@ Status CudaPageCarrier::open(Device& device, const PageDeviceSetup& setup, size_
   const CacheConfig& config = setup.config;
   const uint64_t step = config.step_full_pages() * round_to_os_pages(config.largest_page_bytes());
   const uint64_t left = setup.device_budget.available();
-  const uint64_t share = left > step ? (left - step) / kSetShare : 0;
-  const auto count = static_cast<uint32_t>(std::min<uint64_t>(setup.wave_pages, share / stride));
+  const uint64_t share = left > step ? (left - step) / kFrameShare : 0;
+  const auto count = static_cast<uint32_t>(std::min<uint64_t>(setup.wave_pages, share / (kSets * stride)));
   if (count == 0) return {};
   const auto carve = [&](uint8_t* base) {
     Carver carver(base);

@@ -1,5 +1,6 @@
 // Pages that come up for one wave after another: each wave reads its own, however late the reader is.
 #include "kvcache/device_cuda.h"
+#include "kvcache/os_memory.h"
 #include "kvcache/page_carrier_cuda.h"
 #include "tests/cuda/engine_runner.h"
 
@@ -58,6 +59,33 @@ TEST_F(CudaEngine, FramesAreNotWrittenBeforeTheyAreRead) {
   EXPECT_EQ(cudaStreamDestroy(reader), cudaSuccess);
   EXPECT_EQ(cudaFreeHost(read), cudaSuccess);
   EXPECT_EQ(cudaFreeHost(copies), cudaSuccess);
+}
+
+// Of what a step's pages leave of the budget, until a wave's pages have their frames.
+TEST_F(CudaEngine, FramesOfBothSetsAreASixteenthOfTheBudget) {
+  constexpr uint32_t kWavePages = 100;
+  const auto engine = open_engine(World{});
+  const CacheConfig& config = engine->config();
+  const uint64_t page = config.largest_page_bytes();
+  const uint64_t step = config.step_full_pages() * round_to_os_pages(page);
+  const Result<std::unique_ptr<Device>> device = create_cuda_device({});
+  ASSERT_TRUE(device.ok()) << device.status().message();
+  std::vector<cuda::PageCopy> copies(size_t{CudaPageCarrier::kSets} * kWavePages);
+  uint32_t cases = 0;
+  for (const uint64_t share : {page, 2 * page, 11 * page, 1000 * page}) {
+    Budget device_budget(step + 16 * share);
+    Budget host_budget(kMiB);
+    CudaPageCarrier carrier(0);
+    ASSERT_TRUE(
+        carrier
+            .open(**device, {config, device_budget, host_budget, kWavePages, kWavePages}, page, copies.data())
+            .ok());
+    EXPECT_EQ(carrier.room(), std::min<uint64_t>(kWavePages, share / page / 2));
+    EXPECT_GE(device_budget.used(), 2 * carrier.room() * page);
+    EXPECT_LE(device_budget.used(), share + page) << "with what tells the device where pages come from";
+    ++cases;
+  }
+  std::printf("[counts] cases=%u\n", cases);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 constexpr AttendSpeeds kSlowLink{1, 1e12, 1e12};
 constexpr AttendSpeeds kFastLink{1e15, 1, 1e15};
 
-// Pages of 8 KiB and a little; the device keeps some 80 of them for one layer and has frames for a few.
+// Pages of 8 KiB and a little; the device keeps some 90 of them for one layer and has frames for a few.
 World tight_device() {
   World world;
   world.layers = 1;
@@ -19,7 +19,7 @@ World tight_device() {
   world.max_step_tokens = 64;
   world.threads = 2;
   world.device_budget = 16 * kMiB;
-  world.device_budget = least(world, &World::device_budget) + 3 * kMiB / 4;
+  world.device_budget = least(world, &World::device_budget) + 7 * kMiB / 8;
   return world;
 }
 

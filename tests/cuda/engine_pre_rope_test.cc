@@ -79,13 +79,13 @@ TEST_F(CudaEngine, PreRopeKeysOfAllPlacesAreTurned) {
   world.layers = 1;
   world.max_step_tokens = 64;
   world.nvme_budget = 64 * kMiB;
-  world.device_budget = least(world, &World::device_budget) + kMiB;
+  world.device_budget = least(world, &World::device_budget) + 5 * kMiB / 2;
   world.host_budget = least(world, &World::host_budget) + kMiB / 2;
   for (const AttendSpeeds& speeds : {AttendSpeeds{1, 1e12, 1e12}, AttendSpeeds{1e15, 1, 1e15}}) {
     world.speeds = speeds;
     const auto engine = open_on_device(world);
     ASSERT_NE(engine, nullptr);
-    constexpr uint64_t kTokens = 2560;
+    constexpr uint64_t kTokens = 3200;
     Sequence* sequence = filled(*engine, world, test_rope(world), kTokens);
     const ResidencyCounts places = counts_of(*engine);
     EXPECT_GT(places.memory_pages[0], 0U);

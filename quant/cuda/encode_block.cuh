@@ -4,12 +4,10 @@
 #pragma once
 
 #include "quant/cuda/launch.h"
+#include "quant/cuda/mean_codes.cuh"
 #include "quant/cuda/numbers.cuh"
 
 namespace quire::cuda {
-
-inline constexpr int kLastMeanCode = 127;
-inline constexpr float kNegligible = 0x1p-60F;
 
 // Values of a section, in global or in shared memory.
 struct Rows {
@@ -106,6 +104,14 @@ __device__ __forceinline__ void write_codes(const Job& job, CodeAt code_at) {
   });
 }
 
+// Codes, scales and mean of a side that is nothing but sinks.
+__device__ __forceinline__ void clear_side(const Job& job) {
+  const uint32_t words = job.shape.tokens * job.shape.dim * job.codec.bits / 32;
+  for (uint32_t w = threadIdx.x; w < words; w += blockDim.x)
+    store_as<uint32_t>(job.codes + size_t{4} * w, 0U);
+  for (uint32_t i = threadIdx.x; i < job.shape.tokens + job.shape.dim; i += blockDim.x) job.meta[i] = 0;
+}
+
 __device__ __forceinline__ int find_exponent(const Job& job) {
   float largest = 0.0F;
   const uint32_t values = (job.shape.tokens - job.first) * job.shape.dim;
@@ -118,7 +124,6 @@ __device__ __forceinline__ int find_exponent(const Job& job) {
 // Writes mean codes; mean: [dim] in shared memory, the means as a reader has them. Returns the step M.
 __device__ __forceinline__ int encode_mean(const Job& job, float* mean) {
   const uint32_t valid = job.shape.tokens - job.first;
-  uint8_t* codes = job.meta + job.shape.tokens;
   float largest = 0.0F;
   for (uint32_t c = threadIdx.x; c < job.shape.dim; c += blockDim.x) {
     float sum = 0.0F;
@@ -129,18 +134,7 @@ __device__ __forceinline__ int encode_mean(const Job& job, float* mean) {
     largest = fmaxf(largest, fabsf(sum));
   }
   largest = block_reduce(largest, job.scratch, MaxOf{});
-  const bool negligible = valid == 0 || largest < kNegligible;
-  const int step = negligible ? 0 : device_ceil_step(__fdiv_rn(largest, static_cast<float>(kLastMeanCode)));
-  const float value = negligible ? 0.0F : device_step_value(step);
-  for (uint32_t c = threadIdx.x; c < job.shape.dim; c += blockDim.x) {
-    int code = 0;
-    if (!negligible) code = __float2int_rn(__fdiv_rn(mean[c], value));
-    code = min(max(code, -kLastMeanCode), kLastMeanCode);
-    mean[c] = negligible ? 0.0F : __fmul_rn(static_cast<float>(code), value);
-    codes[c] = static_cast<uint8_t>(code);
-  }
-  __syncthreads();
-  return step;
+  return code_means(job.shape.dim, largest, mean, job.meta + job.shape.tokens);
 }
 
 // FORMATS.md's sum16 over the channels of one token: 16 lanes, each adds its own channels in order, then a

@@ -1,6 +1,8 @@
 // Encoding of one side of sections, by family of codecs.
 #pragma once
 
+#include <type_traits>
+
 #include "quant/cuda/launch.h"
 
 namespace quire::cuda {
@@ -20,6 +22,21 @@ cudaError_t encode_plain(const EncodeArgs& args, Side side, cudaStream_t stream)
 
 inline const DeviceCodec& codec_of(const EncodeArgs& args, Side side) {
   return side == Side::kKey ? args.format.key : args.format.value;
+}
+
+// body(width), with the width of a trellis codec's codes as a constant.
+template <typename Body>
+cudaError_t with_trellis_bits(uint32_t bits, Body body) {
+  switch (bits) {
+    case 4:
+      return body(std::integral_constant<uint32_t, 4>{});
+    case 3:
+      return body(std::integral_constant<uint32_t, 3>{});
+    case 2:
+      return body(std::integral_constant<uint32_t, 2>{});
+    default:
+      return body(std::integral_constant<uint32_t, 1>{});
+  }
 }
 
 }  // namespace quire::cuda

@@ -72,7 +72,7 @@ __device__ __forceinline__ TokenScale set_targets(const registers::Job& job,
   const float energy = registers::sum_of_token(energies);
   const float mean_square = __fmul_rn(energy, 1.0F / static_cast<float>(16 * kSixteens));
   const float scale = __fdiv_rn(__fsqrt_rn(mean_square), kTrellisUnit);
-  const bool none = job.token < job.first || scale < registers::kNegligible;
+  const bool none = job.token < job.first || scale < kNegligible;
   const float inverse = none ? 0.0F : __fdiv_rn(1.0F, scale);
 #pragma unroll
   for (int k = 0; k < kSixteens; ++k) {
@@ -126,14 +126,6 @@ __device__ __forceinline__ void code_lanes(const Workplace& place, uint32_t lane
     code_lane<kBits>({place.grid + lane, place.survivors + lane, lanes, lanes, chain}, place.levels);
   }
   __syncthreads();
-}
-
-// A section of nothing but sinks.
-__device__ __forceinline__ void clear_side(const Job& job) {
-  const uint32_t words = job.shape.tokens * job.shape.dim * job.codec.bits / 32;
-  for (uint32_t w = threadIdx.x; w < words; w += blockDim.x)
-    store_as<uint32_t>(job.codes + size_t{4} * w, 0U);
-  for (uint32_t i = threadIdx.x; i < job.shape.tokens + job.shape.dim; i += blockDim.x) job.meta[i] = 0;
 }
 
 template <uint32_t kBits, int kSixteens, bool kKeys>
@@ -218,16 +210,8 @@ cudaError_t encode_tcq(const EncodeArgs& args, Side side, cudaStream_t stream) {
   if (shape.tokens > registers::kMaxTokens || (shape.dim != 64 && shape.dim != 128)) {
     return cudaErrorNotSupported;
   }
-  switch (codec_of(args, side).bits) {
-    case 4:
-      return launch_bits<4>(args, side, stream);
-    case 3:
-      return launch_bits<3>(args, side, stream);
-    case 2:
-      return launch_bits<2>(args, side, stream);
-    default:
-      return launch_bits<1>(args, side, stream);
-  }
+  return with_trellis_bits(codec_of(args, side).bits,
+                           [&](auto bits) { return launch_bits<decltype(bits)::value>(args, side, stream); });
 }
 
 }  // namespace quire::cuda

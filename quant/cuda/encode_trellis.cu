@@ -93,12 +93,6 @@ __device__ __forceinline__ void fit_scales(const Job& job, const Workplace& plac
   __syncthreads();
 }
 
-__device__ __forceinline__ void clear_side(const Job& job) {
-  const uint32_t words = job.shape.tokens * job.shape.dim * job.codec.bits / 32;
-  for (uint32_t w = threadIdx.x; w < words; w += kThreads) store_as<uint32_t>(job.codes + size_t{4} * w, 0U);
-  for (uint32_t i = threadIdx.x; i < job.shape.tokens + job.shape.dim; i += kThreads) job.meta[i] = 0;
-}
-
 template <uint32_t kBits>
 __global__ void __launch_bounds__(kThreads, 4)
     encode_trellis_kernel(const __grid_constant__ EncodeArgs args, bool is_key) {
@@ -146,16 +140,8 @@ cudaError_t launch_bits(const EncodeArgs& args, Side side, cudaStream_t stream) 
 
 cudaError_t encode_trellis(const EncodeArgs& args, Side side, cudaStream_t stream) {
   if (codec_of(args, side).family != CodecFamily::kTrellis) return cudaErrorNotSupported;
-  switch (codec_of(args, side).bits) {
-    case 4:
-      return launch_bits<4>(args, side, stream);
-    case 3:
-      return launch_bits<3>(args, side, stream);
-    case 2:
-      return launch_bits<2>(args, side, stream);
-    default:
-      return launch_bits<1>(args, side, stream);
-  }
+  return with_trellis_bits(codec_of(args, side).bits,
+                           [&](auto bits) { return launch_bits<decltype(bits)::value>(args, side, stream); });
 }
 
 }  // namespace quire::cuda

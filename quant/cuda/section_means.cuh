@@ -3,10 +3,9 @@
 #pragma once
 
 #include "quant/cuda/encode_registers.cuh"
+#include "quant/cuda/mean_codes.cuh"
 
 namespace quire::cuda::registers {
-
-inline constexpr float kNegligible = 0x1p-60F;
 
 // Sums over the valid tokens, in their order, of every channel. rows: [tokens][row_floats] in shared memory.
 // sums: [dim].
@@ -28,7 +27,6 @@ __device__ __forceinline__ void sum_channels(const Job& job, const Values<kSixte
 
 // Sums become the means that a reader has; writes their codes, returns their step M.
 __device__ __forceinline__ int fold_means(const Job& job, float* mean) {
-  constexpr int kLastMeanCode = 127;
   const uint32_t valid = job.shape.tokens - job.first;
   const float share = valid > 0 ? __fdiv_rn(1.0F, static_cast<float>(valid)) : 0.0F;
   float largest = 0.0F;
@@ -38,18 +36,7 @@ __device__ __forceinline__ int fold_means(const Job& job, float* mean) {
     largest = fmaxf(largest, fabsf(mean[c]));
   }
   largest = block_max(largest, job.scratch);
-  const bool negligible = valid == 0 || largest < kNegligible;
-  const int step = negligible ? 0 : device_ceil_step(__fdiv_rn(largest, static_cast<float>(kLastMeanCode)));
-  const float value = negligible ? 0.0F : device_step_value(step);
-  for (uint32_t c = threadIdx.x; c < job.shape.dim; c += blockDim.x) {
-    int code = 0;
-    if (!negligible) code = __float2int_rn(__fdiv_rn(mean[c], value));
-    code = min(max(code, -kLastMeanCode), kLastMeanCode);
-    mean[c] = negligible ? 0.0F : __fmul_rn(static_cast<float>(code), value);
-    job.meta[job.shape.tokens + c] = static_cast<uint8_t>(code);
-  }
-  __syncthreads();
-  return step;
+  return code_means(job.shape.dim, largest, mean, job.meta + job.shape.tokens);
 }
 
 }  // namespace quire::cuda::registers

@@ -29,7 +29,7 @@ MUTANTS = [
     ("mean divides by all tokens", "encode_block.cuh", "static_cast<float>(valid)", "static_cast<float>(job.shape.tokens)"),
     ("another order of sums", "encode_block.cuh", "for (unsigned half = 8; half > 0; half /= 2)", "for (unsigned half : {1U, 2U, 4U, 8U})"),
     ("no barrier after the groups", "encode.cu", "    value_groups(job, scales);\n  }\n  __syncthreads();", "    value_groups(job, scales);\n  }"),
-    ("no barrier after the mean", "encode_block.cuh", "    codes[c] = static_cast<uint8_t>(code);\n  }\n  __syncthreads();", "    codes[c] = static_cast<uint8_t>(code);\n  }"),
+    ("no barrier after the mean", "mean_codes.cuh", "    codes[c] = static_cast<uint8_t>(code);\n  }\n  __syncthreads();", "    codes[c] = static_cast<uint8_t>(code);\n  }"),
     ("padding is not cleared", "encode_block.cuh", "i += blockDim.x) section[i] = 0;", "i += blockDim.x) section[i] = 1;"),
     ("decoding without the exponent", "decoded.cuh", "__fmul_rn(value, power_of_two(static_cast<int32_t>(s.param)))", "value"),
     ("decoding with another scale", "decoded.cuh", "largest + scale_code - 255", "largest + scale_code - 254"),
@@ -231,6 +231,8 @@ def units_of(file):
         return ["staged_rot4.cu", *STAGED]
     if file.startswith("nuq_"):
         return NUQ
+    if file == "mean_codes.cuh":
+        return ["encode.cu", "encode_rotated.cu", "encode_tcq.cu", "encode_trellis.cu"]
     if file in ("trellis_search.cuh", "trellis_scales.cuh"):
         return ["encode_tcq.cu", "encode_trellis.cu"]
     shared = {"key_channels.cuh": "encode_nuq_keys.cu", "encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",

@@ -11,7 +11,9 @@ check_before_release all
 phase simulation simulate "${QUIRE_SIMULATION_SEEDS:-100000}"
 phase "killed stores" build/release/tests/offload/store_kill --kills "${QUIRE_STORE_KILLS:-10000}"
 if nvcc=$(PATH=$PATH:/usr/local/cuda/bin command -v nvcc); then
-  phase "census of kernels" python3 tests/cuda/census.py "$nvcc" .
+  machine_code=()
+  if cuobjdump=$(tests/cuda/cuobjdump.sh); then machine_code=(--cuobjdump "$cuobjdump"); fi
+  phase "census of kernels" python3 tests/cuda/census.py "$nvcc" . "${machine_code[@]}"
 else
   echo "== census of kernels: skipped, there is no nvcc"
 fi

@@ -1,18 +1,19 @@
 #!/usr/bin/env python3
 """Compiles the kernels to PTX and on to machine code, and checks what no emulator can see.
 
-usage: census.py NVCC ROOT [--arch 80,90,100,120] [--quick] [UNIT...]
+usage: census.py NVCC ROOT [--arch 80,90,100,120] [--quick] [--cuobjdump PROGRAM] [UNIT...]
 
 UNITs are files of quant/cuda and bench/qwen3/cuda without .cu; without any, all of them: eight minutes of one core; with
 --quick, one of those that are alike but for codecs or shapes: three. Of each and for every architecture: no `trap` (nvcc
 makes one of what it takes for undefined, as the address of a host's constant is in device code), no spills, no local memory,
-and the instructions that the kernel is built on. Prints a line for each of them and exits with 1 when one is not as it
-should be.
+and the instructions that the kernel is built on, in PTX and, with --cuobjdump (tests/cuda/cuobjdump.sh has one), what became of
+them in machine code. Prints a line for each unit and exits with 1 when one is not as it should be.
 """
 
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,27 @@ WANTED = {
     "sample": ["atom.shared.add.u64", "shfl.sync"],
     "copy": ["ld.global.v4", "st.global.v4"],
 }
+# What instructions of PTX are in machine code, by the beginning of the name; what is not here is counted as PTX alone.
+MACHINE = {
+    "atom.shared.add.u64": "ATOMS",
+    "cp.async.bulk.shared": "UBLKCP",
+    "cp.async.cg.shared.global": "LDGSTS",
+    "dp4a.s32.s32": "IDP",
+    "ld.global.v4": "LDG.E.128",
+    "ld.shared.v4": "LDS.128",
+    "mbarrier.try_wait": "SYNCS",
+    "mma.sync.aligned.m16n8k16": "HMMA",
+    "mma.sync.aligned.m16n8k32": "IMMA",
+    "prmt.b32": "PRMT",
+    "redux.sync": "REDUX",
+    "setmaxnreg.inc": "USETMAXREG",
+    "shfl.sync": "SHFL",
+    "st.global.v4": "STG.E.128",
+    "wgmma.mma_async.sync.aligned.m64n64k32": "IGMMA",
+}
+SKIPPED = 77  # what ctest takes for "did not run"
+LOCAL = ("LDL", "STL")  # accesses to local memory
+MACHINE_LINE = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 # Kernels that are alike, and the one of them that stands for all with --quick: bench/gpu.sh builds the others with the same
 # warnings as errors, tests/nightly.sh looks at all.
 ALIKE = {"staged_": "staged_rot4", "attend_dim": "attend_dim64", "attend_unfolded": None}
@@ -61,8 +83,18 @@ def is_quick(unit):
     return all(not unit.startswith(kind) or unit == one for kind, one in ALIKE.items())
 
 
-def census(nvcc, root, source, arch):
-    """A line on what is in the PTX, and the faults of one unit on one architecture."""
+def machine_census(cuobjdump, cubin, names):
+    """A clause on what is in the machine code, and what is wrong with it."""
+    dump = subprocess.run([cuobjdump, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
+    code = MACHINE_LINE.findall(dump)
+    counts = {name: sum((at + ".").startswith(name + ".") for at in code) for name in names}
+    faults = [f"has no {name} in machine code" for name, count in counts.items() if count == 0]
+    faults += [f"has {name} in machine code" for name in LOCAL if any((at + ".").startswith(name + ".") for at in code)]
+    return f"; {len(code)} instructions, " + ", ".join(f"{count} {name}" for name, count in counts.items()), faults
+
+
+def census(nvcc, cuobjdump, root, source, arch):
+    """A line on what is in the PTX and the machine code, and the faults of one unit on one architecture."""
     unit = source.stem
     flags = ["-std=c++20", "-O3", "--expt-relaxed-constexpr", f"-arch=compute_{arch}", "-I", str(root)]
     if unit in EXACT:
@@ -70,16 +102,21 @@ def census(nvcc, root, source, arch):
     with tempfile.TemporaryDirectory() as folder:
         ptx = Path(folder) / "unit.ptx"
         subprocess.run([nvcc, *flags, "-ptx", str(source), "-o", str(ptx)], check=True)
+        cubin = Path(folder) / "unit.cubin"
         ptxas = [str(Path(nvcc).with_name("ptxas")), f"-arch=sm_{arch}", "-warn-spills", "-warn-lmem-usage", "-Werror"]
-        result = subprocess.run([*ptxas, str(ptx), "-o", str(Path(folder) / "unit.cubin")], capture_output=True, text=True, check=False)
+        result = subprocess.run([*ptxas, str(ptx), "-o", str(cubin)], capture_output=True, text=True, check=False)
         text = ptx.read_text(encoding="utf-8")
+        machine, wrong = "", []
+        if cuobjdump and result.returncode == 0:
+            machine, wrong = machine_census(cuobjdump, cubin, [MACHINE[name] for name in wanted(unit) if name in MACHINE])
     generic = re.sub(r"\b(ld|st)\.v4", r"\1.global.v4", text)  # as an access that may be to any memory, and is to global
     found = [f"{unit} on sm_{arch}: has a trap"] if re.search(r"^\s*trap;", text, re.MULTILINE) else []
     found += [f"{unit} on sm_{arch}: has no {name}" for name in wanted(unit) if name not in generic]
+    found += [f"{unit} on sm_{arch}: {what}" for what in wrong]
     if result.returncode != 0:
         found.append(f"{unit} on sm_{arch}: {result.stderr.strip()[:400]}")
     counts = ", ".join(f"{generic.count(name)} {name}" for name in wanted(unit))
-    return f"{unit} on sm_{arch}: {text.count('.entry')} kernels, {counts}", found
+    return f"{unit} on sm_{arch}: {text.count('.entry')} kernels, {counts}{machine}", found
 
 
 def main():
@@ -89,7 +126,11 @@ def main():
     parser.add_argument("units", nargs="*")
     parser.add_argument("--arch", default="80,90,100,120")
     parser.add_argument("--quick", action="store_true")
-    arguments = parser.parse_args()
+    parser.add_argument("--cuobjdump")
+    arguments = parser.parse_intermixed_args()
+    if shutil.which(arguments.nvcc) is None:
+        print("cuda.census: Skipped\nthere is no nvcc")
+        return SKIPPED
     root = arguments.root.resolve()
     known = sources(root)
     unknown = [unit for unit in arguments.units if unit not in known]
@@ -100,7 +141,7 @@ def main():
     cases = [(known[unit], arch) for unit in units for arch in ARCHS.get(unit, archs)]
     faults = 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for line, found in pool.map(lambda case: census(arguments.nvcc, root, *case), cases):
+        for line, found in pool.map(lambda case: census(arguments.nvcc, arguments.cuobjdump, root, *case), cases):
             print("\n".join([line, *found]), flush=True)
             faults += len(found)
     print(f"[counts] cases={len(cases)} faults={faults}")

@@ -91,13 +91,16 @@ class Maker {
 
   void attend(CodecPair codecs, KeySpace space) {
     const std::string what = space == KeySpace::kPreRope ? "/pre_rope" : "";
-    for (const Kernels* kernels : options_.tables) {
-      for (const uint32_t group : options_.groups) {
-        add("attend/" + name_of(codecs) + what + "/" + isa_name(kernels->isa) + "/G:" + std::to_string(group),
-            codecs, space, part(*kernels, options_.tokens), *kernels,
-            [group](const SharedHeads& heads, const Kernels& table, uint32_t threads) {
-              return attend_case(heads, table, group, threads);
-            });
+    for (const size_t tokens : options_.tokens) {
+      for (const Kernels* kernels : options_.tables) {
+        for (const uint32_t group : options_.groups) {
+          add("attend/" + name_of(codecs) + what + "/" + isa_name(kernels->isa) +
+                  "/n_kv:" + std::to_string(tokens) + "/G:" + std::to_string(group),
+              codecs, space, part(*kernels, tokens), *kernels,
+              [group](const SharedHeads& heads, const Kernels& table, uint32_t threads) {
+                return attend_case(heads, table, group, threads);
+              });
+        }
       }
     }
   }
@@ -106,7 +109,7 @@ class Maker {
     for (const Kernels* kernels : options_.tables) {
       for (const uint32_t group : options_.groups) {
         add("digest/" + name_of(codecs) + "/" + isa_name(kernels->isa) + "/G:" + std::to_string(group),
-            codecs, KeySpace::kPostRope, part(*kernels, options_.tokens), *kernels,
+            codecs, KeySpace::kPostRope, part(*kernels, options_.tokens.back()), *kernels,
             [group](const SharedHeads& heads, const Kernels& table, uint32_t threads) {
               return digest_case(heads, table, group, threads);
             });
@@ -138,8 +141,8 @@ class Maker {
   }
 
   void checksum(CodecPair codecs) {
-    add("checksum/" + name_of(codecs), codecs, KeySpace::kPostRope, options_.tokens, *options_.tables.front(),
-        [](const SharedHeads& heads, const Kernels& /*kernels*/, uint32_t threads) {
+    add("checksum/" + name_of(codecs), codecs, KeySpace::kPostRope, options_.tokens.back(),
+        *options_.tables.front(), [](const SharedHeads& heads, const Kernels& /*kernels*/, uint32_t threads) {
           return checksum_case(heads, threads);
         });
   }
@@ -147,12 +150,12 @@ class Maker {
   void neighbour(CodecPair codecs) {
     const uint32_t group = options_.groups[options_.groups.size() / 2];
     const Kernels& kernels = *options_.tables.front();
-    cases_.push_back({"neighbour/" + name_of(codecs) + "/" + isa_name(kernels.isa), options_.rounds,
-                      [shared = shared_, codecs, &kernels, group, tokens = part(kernels, options_.tokens)] {
-                        return std::make_unique<NeighbourMeasurement>(
-                            shared->heads(codecs, KeySpace::kPostRope, tokens), kernels, group,
-                            kNeighbourThreads);
-                      }});
+    cases_.push_back(
+        {"neighbour/" + name_of(codecs) + "/" + isa_name(kernels.isa), options_.rounds,
+         [shared = shared_, codecs, &kernels, group, tokens = part(kernels, options_.tokens.back())] {
+           return std::make_unique<NeighbourMeasurement>(shared->heads(codecs, KeySpace::kPostRope, tokens),
+                                                         kernels, group, kNeighbourThreads);
+         }});
   }
 
   const Options& options_;

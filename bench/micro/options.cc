@@ -50,7 +50,9 @@ void check(const Options& options) {
     throw CLI::ValidationError("--head-dim",
                                "is to be a multiple of 32 from 32 to 256, and --page-tokens 32, 64 or 128");
   }
-  for (const size_t tokens : {options.tokens, options.prefill_tokens}) {
+  std::vector<size_t> lengths = options.tokens;
+  lengths.push_back(options.prefill_tokens);
+  for (const size_t tokens : lengths) {
     if (tokens < options.shape.tokens || tokens % options.shape.tokens != 0) {
       throw CLI::ValidationError("--tokens, --prefill-tokens", "are to be multiples of --page-tokens");
     }
@@ -61,7 +63,7 @@ void check(const Options& options) {
 void make_quick(Options* options) {
   options->groups = {4};
   options->queries = {256};
-  options->tokens = 32768;
+  options->tokens = {32768};
   options->prefill_tokens = 4096;
   options->page_tokens_in_memory = 2048;
   options->rounds = 3;
@@ -94,7 +96,8 @@ Options parse_options(int argc, char** argv) {
                             ->check(CLI::Range(1, 16));
   app.add_option("--threads", given.threads)->delimiter(',')->check(CLI::Range(1, 256));
   CLI::Option* tokens =
-      app.add_option("--tokens", given.tokens, "n_kv of attend, digest, checksum and neighbour");
+      app.add_option("--tokens", given.tokens, "n_kv of attend; the last of digest, checksum and neighbour")
+          ->delimiter(',');
   CLI::Option* prefill = app.add_option("--prefill-tokens", given.prefill_tokens, "n_kv of prefill");
   CLI::Option* queries = app.add_option("--n-q", given.queries, "query tokens of prefill")
                              ->delimiter(',')

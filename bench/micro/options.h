@@ -22,7 +22,7 @@ struct Options {
   std::vector<uint32_t> groups{2, 4, 8};
   std::vector<uint32_t> threads{1, 2};
   std::vector<uint32_t> queries{256, 1024};
-  size_t tokens = 131072;
+  std::vector<size_t> tokens{16384, 131072};  // attend has each; what has one length has the last
   size_t prefill_tokens = 16384;
   size_t page_tokens_in_memory = 8192;  // of the cases that make and read whole pages
   SectionShape shape{64, 128};

@@ -86,7 +86,7 @@ def is_quick(unit):
 def machine_census(cuobjdump, cubin, names):
     """A clause on what is in the machine code, and what is wrong with it."""
     dump = subprocess.run([cuobjdump, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
-    code = MACHINE_LINE.findall(dump)
+    code = MACHINE_LINE.findall(re.sub(r"\b(LD|ST)\.E\b", r"\1G.E", dump))  # as above: to any memory, and to global
     counts = {name: sum((at + ".").startswith(name + ".") for at in code) for name in names}
     faults = [f"has no {name} in machine code" for name, count in counts.items() if count == 0]
     faults += [f"has {name} in machine code" for name in LOCAL if any((at + ".").startswith(name + ".") for at in code)]

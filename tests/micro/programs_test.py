@@ -16,7 +16,7 @@ from pathlib import Path
 PROGRAM, STEPS, FOLDER = sys.argv.pop(1), sys.argv.pop(1), Path(sys.argv.pop(1))
 sys.path.insert(0, str(FOLDER))
 import section_counts
-SMALL = ["--tokens", "2048", "--prefill-tokens", "1024", "--n-q", "64", "--kv-heads", "2", "--rounds", "2",
+SMALL = ["--tokens", "1024,2048", "--prefill-tokens", "1024", "--n-q", "64", "--kv-heads", "2", "--rounds", "2",
          "--isa", "best"]
 CASES = {"attend", "prefill", "encode", "decode-page", "digest", "checksum", "neighbour"}
 # Largest relative L2 errors that the kernels promise (kernels.h), by bits of a code.
@@ -47,7 +47,8 @@ class Rows(unittest.TestCase):
         self.assertEqual({row["threads"] for row in self.rows}, {1, 2})
         self.assertEqual({row["key_space"] for row in self.rows if row["case"] == "attend"}, {"post_rope", "pre_rope"})
         attends = [row for row in self.rows if row["case"] == "attend" and row["key_space"] == "post_rope"]
-        self.assertEqual(len(attends), 3 * 2 * 2)
+        self.assertEqual(len(attends), 3 * 2 * 2 * 2)
+        self.assertEqual({row["n_kv"] for row in attends}, {1024, 2048})
         print(f"[counts] cases={len(self.rows)}")
 
     def test_figures_fit_together(self):

@@ -83,6 +83,10 @@ def is_quick(unit):
     return all(not unit.startswith(kind) or unit == one for kind, one in ALIKE.items())
 
 
+def listed(what, counts):
+    return ", ".join([what, *(f"{count} {name}" for name, count in counts.items())])
+
+
 def machine_census(cuobjdump, cubin, names):
     """A clause on what is in the machine code, and what is wrong with it."""
     dump = subprocess.run([cuobjdump, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
@@ -90,7 +94,7 @@ def machine_census(cuobjdump, cubin, names):
     counts = {name: sum((at + ".").startswith(name + ".") for at in code) for name in names}
     faults = [f"has no {name} in machine code" for name, count in counts.items() if count == 0]
     faults += [f"has {name} in machine code" for name in LOCAL if any((at + ".").startswith(name + ".") for at in code)]
-    return f"; {len(code)} instructions, " + ", ".join(f"{count} {name}" for name, count in counts.items()), faults
+    return listed(f"; {len(code)} instructions", counts), faults
 
 
 def census(nvcc, cuobjdump, root, source, arch):
@@ -115,8 +119,8 @@ def census(nvcc, cuobjdump, root, source, arch):
     found += [f"{unit} on sm_{arch}: {what}" for what in wrong]
     if result.returncode != 0:
         found.append(f"{unit} on sm_{arch}: {result.stderr.strip()[:400]}")
-    counts = ", ".join(f"{generic.count(name)} {name}" for name in wanted(unit))
-    return f"{unit} on sm_{arch}: {text.count('.entry')} kernels, {counts}{machine}", found
+    counts = {name: generic.count(name) for name in wanted(unit)}
+    return listed(f"{unit} on sm_{arch}: {text.count('.entry')} kernels", counts) + machine, found
 
 
 def main():

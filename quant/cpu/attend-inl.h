@@ -90,6 +90,7 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
     if (const BlockStep step = steps.of(block).query) step(tile, block);
   }
   for (size_t i = 0; i < sections.size(); ++i) {
+    walk_ahead(pages.layout, sections, i);
     load_section(pages, sections[i], section_ahead(pages, sections, i), steps, &tile.section);
     attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, path, steps, tile);
   }

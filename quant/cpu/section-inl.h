@@ -8,6 +8,7 @@
 // Thread safety: pure functions on the caller's memory.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <span>
@@ -212,6 +213,20 @@ inline const uint8_t* section_ahead(const FoldedPages& pages, std::span<const Se
                                     size_t i) {
   if (i + 1 < sections.size()) return sections[i + 1].section;
   return pages.next_call != nullptr ? pages.next_call : sections[i].section;
+}
+
+// Sections lie anywhere, so each begins with pages of virtual memory that none before it has used, and what
+// waits for the walk of a page table holds up all behind it. Walks pass beside one another: so every
+// kSectionsWalked sections, one line is asked for in each such page of as many to come. Inlined, as GCC takes
+// a function that only asks for lines for one that does nothing.
+inline constexpr size_t kSectionsWalked = 8;
+inline constexpr uint32_t kVirtualPage = 4096;
+HWY_INLINE void walk_ahead(const SectionLayout& layout, std::span<const SectionRef> sections, size_t i) {
+  if (i % kSectionsWalked != 0) return;
+  const size_t end = std::min(i + 1 + kSectionsWalked, sections.size());
+  for (size_t next = i + 1; next < end; ++next) {
+    for (uint32_t at = 0; at < layout.sink_keys; at += kVirtualPage) prefetch(sections[next].section + at);
+  }
 }
 
 // Points at the codes of `ref`'s section and prefetches the meta of the section at `ahead`.

@@ -2,6 +2,7 @@
 // instruction.
 #include <algorithm>
 
+#include "bench/gpu/attend_call.h"
 #include "bench/gpu/device_work.h"
 #include "bench/gpu/pages.h"
 
@@ -12,57 +13,8 @@ constexpr double kDecodeGoal = 0.80;   // of 4-bit codecs at 4 and 8 query heads
 constexpr double kPrefillGoal = 0.50;  // of the int8 peak
 constexpr uint32_t kPrefillTokens = 16384;
 constexpr uint32_t kPrefillQueries = 512;
-constexpr uint32_t kLeastPrefillRows = 64;
-constexpr size_t kScratchBytes = size_t{40} << 20;  // of unpacked sections, as the engine has it
 
-// Queries and the room for partials and outputs of one call shape.
-class Call {
- public:
-  Call(const Bench& bench, const FoldedPages& pages, uint32_t rows, uint32_t run)
-      : q_(size_t{bench.options.kv_heads} * rows * bench.options.shape.dim),
-        o_(q_.bytes() / sizeof(float) * ((pages.pages() + run - 1) / run)),
-        m_(o_.bytes() / sizeof(float) / bench.options.shape.dim),
-        l_(o_.bytes() / sizeof(float) / bench.options.shape.dim),
-        out_(q_.bytes() / sizeof(float)),
-        scratch_(rows < kLeastPrefillRows
-                     ? 1
-                     : std::min(kScratchBytes,
-                                cuda::prefill_scratch_bytes(bench.options.shape, bench.options.kv_heads,
-                                                            (pages.pages() + run - 1) / run, run))),
-        args_{} {
-    require(fill_normal(q_.data(), q_.bytes() / sizeof(float), 77, bench.stream), "making queries");
-    args_.format = pages.format();
-    args_.section_stride = args_.section_count = pages.pages();
-    args_.run_sections = run;
-    args_.kv_heads = bench.options.kv_heads;
-    args_.q = q_.data();
-    args_.rows = rows;
-    args_.partials = {o_.data(), m_.data(), l_.data()};
-    args_.scratch = scratch_.data();
-    args_.scratch_bytes = scratch_.bytes();
-  }
-  cuda::AttendArgs over(const SectionRef* refs) const {
-    cuda::AttendArgs args = args_;
-    args.sections = refs;
-    return args;
-  }
-  cudaError_t merge(cudaStream_t stream) const {
-    return cuda::merge_partials({args_.partials, cuda::run_count(args_), args_.kv_heads, args_.rows,
-                                 args_.format.shape.dim, out_.data(), nullptr, false},
-                                stream);
-  }
-
- private:
-  DeviceMemory<float> q_;
-  DeviceMemory<float> o_;
-  DeviceMemory<float> m_;
-  DeviceMemory<float> l_;
-  DeviceMemory<float> out_;
-  DeviceMemory<uint8_t> scratch_;
-  cuda::AttendArgs args_;
-};
-
-Time time_decode(const Bench& bench, const FoldedPages& pages, uint32_t sets, const Call& call,
+Time time_decode(const Bench& bench, const FoldedPages& pages, uint32_t sets, const AttendCall& call,
                  uint32_t batches) {
   return time_calls(bench.stream, batches, [&](uint32_t i) {
     const cudaError_t error = cuda::attend_decode(call.over(pages.refs(i % sets)), bench.stream);
@@ -82,7 +34,7 @@ uint32_t best_run(const Bench& bench, const FoldedPages& pages, uint32_t sets, u
   double least = 0;
   for (const uint32_t blocks : {1U, 2U, 3U, 4U, 5U, 6U, 8U, 12U}) {
     const uint32_t run = run_for(bench, pages.pages(), blocks);
-    const double ms = time_decode(bench, pages, sets, Call(bench, pages, rows, run), 3).ms;
+    const double ms = time_decode(bench, pages, sets, AttendCall(bench, pages, rows, run), 3).ms;
     if (least == 0 || ms < least) {
       best = run;
       least = ms;
@@ -105,7 +57,7 @@ void decode_case(const Bench& bench, const CodecPair& codecs, uint32_t tokens,
   for (const uint32_t group : groups) {
     const uint32_t run =
         bench.options.once ? run_for(bench, pages.pages(), 3) : best_run(bench, pages, sets, group);
-    const Call call(bench, pages, group, run);
+    const AttendCall call(bench, pages, group, run);
     if (bench.options.once) {
       require(cuda::attend_decode(call.over(pages.refs(0)), bench.stream), "attending");
       require(cudaStreamSynchronize(bench.stream), "attending");
@@ -143,7 +95,7 @@ void run_attend(const Bench& bench) {
   }
 }
 
-Time time_prefill(const Bench& bench, const FoldedPages& pages, const Call& call, uint32_t batches) {
+Time time_prefill(const Bench& bench, const FoldedPages& pages, const AttendCall& call, uint32_t batches) {
   return time_calls(bench.stream, batches, [&](uint32_t) {
     const cudaError_t error = cuda::attend_prefill(call.over(pages.refs(0)), bench.stream);
     return error != cudaSuccess ? error : call.merge(bench.stream);
@@ -156,7 +108,7 @@ uint32_t best_prefill_run(const Bench& bench, const FoldedPages& pages, uint32_t
   double least = 0;
   for (const uint32_t runs : {1U, 2U, 3U, 4U, 6U}) {
     const uint32_t run = (pages.pages() + runs - 1) / runs;
-    const double ms = time_prefill(bench, pages, Call(bench, pages, rows, run), 3).ms;
+    const double ms = time_prefill(bench, pages, AttendCall(bench, pages, rows, run), 3).ms;
     if (least == 0 || ms < least) {
       best = run;
       least = ms;
@@ -172,7 +124,7 @@ void run_prefill(const Bench& bench) {
   for (const CodecPair& codecs : bench.options.codecs) {
     const FoldedPages pages(bench, codecs, kPrefillTokens, 1);
     const uint32_t run = best_prefill_run(bench, pages, kGroup * kPrefillQueries);
-    const Call call(bench, pages, kGroup * kPrefillQueries, run);
+    const AttendCall call(bench, pages, kGroup * kPrefillQueries, run);
     const Time time = time_prefill(bench, pages, call, bench.options.batches);
     const double ops =
         4.0 * kGroup * kPrefillQueries * bench.options.kv_heads * kPrefillTokens * bench.options.shape.dim;

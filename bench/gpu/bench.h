@@ -28,5 +28,6 @@ void run_decode(const Bench& bench);
 void run_merge(const Bench& bench);
 void run_rotate(const Bench& bench);
 void run_stream(const Bench& bench);
+void run_carry(const Bench& bench);
 
 }  // namespace quire::gpu

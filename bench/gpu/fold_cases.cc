@@ -111,16 +111,21 @@ void run_merge(const Bench& bench) {
   const DeviceMemory<float> m(partials);
   const DeviceMemory<float> l(partials);
   const DeviceMemory<float> out(size_t{heads} * kRows * dim);
+  const DeviceMemory<float> lse(size_t{heads} * kRows);
   require(fill_normal(o.data(), partials * dim, 5, bench.stream), "making partials");
   require(fill_normal(m.data(), partials, 6, bench.stream), "making partials");
   require(fill_normal(l.data(), partials, 7, bench.stream), "making partials");
-  const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
-    return cuda::merge_partials(
-        {{o.data(), m.data(), l.data()}, count, heads, kRows, dim, out.data(), nullptr, false}, bench.stream);
-  });
-  bench.report->add({"merge", std::to_string(count) + " partials of 2048 rows", time,
-                     static_cast<double>(o.bytes() + m.bytes() + l.bytes() + out.bytes()), "B",
-                     bench.copy_rate, "copy", 0});
+  for (const bool onto : {false, true}) {
+    const Time time = time_calls(bench.stream, bench.options.batches, [&](uint32_t) {
+      return cuda::merge_partials(
+          {{o.data(), m.data(), l.data()}, count, heads, kRows, dim, out.data(), lse.data(), onto},
+          bench.stream);
+    });
+    const size_t of_state = (out.bytes() + lse.bytes()) * (onto ? 2 : 1);
+    bench.report->add(
+        {"merge", std::to_string(count) + " partials of 2048 rows" + (onto ? " onto another" : ""), time,
+         static_cast<double>(o.bytes() + m.bytes() + l.bytes() + of_state), "B", bench.copy_rate, "copy", 0});
+  }
 }
 
 void run_rotate(const Bench& bench) {

@@ -50,8 +50,8 @@ int run(int argc, char** argv) {
   }
   measure_copy(&bench);
   const std::pair<const char*, void (*)(const Bench&)> cases[] = {
-      {"encode", run_encode}, {"decode", run_decode}, {"merge", run_merge},    {"rotate", run_rotate},
-      {"attend", run_attend}, {"stream", run_stream}, {"prefill", run_prefill}};
+      {"encode", run_encode}, {"decode", run_decode}, {"merge", run_merge}, {"rotate", run_rotate},
+      {"attend", run_attend}, {"stream", run_stream}, {"carry", run_carry}, {"prefill", run_prefill}};
   for (const auto& [name, run_case] : cases) {
     if (bench.options.wants(name)) run_case(bench);
   }

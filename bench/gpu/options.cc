@@ -8,8 +8,10 @@
 namespace quire::gpu {
 namespace {
 
-constexpr std::array kDefaultCodecs{"rot4", "rot3/rot2", "rot3", "rot2", "tcq4", "tcq3/tcq2", "nuq4",
-                                    "int8", "int4",      "int3", "int2", "bf16", "f32"};
+// Those that have kernels of their own.
+constexpr std::array kDefaultCodecs{"rot4", "rot3/rot2", "rot3", "rot2", "tcq4",  "tcq3/tcq2", "tcq3",
+                                    "tcq2", "nuq4",      "nuq3", "nuq2", "nuq4s", "nuq3s",     "nuq2s",
+                                    "int8", "int4",      "int3", "int2", "bf16",  "f32"};
 constexpr uint32_t kMostTokens = 1U << 22;
 
 CodecId codec_named(const std::string& name) {

@@ -16,7 +16,8 @@ struct CodecPair {
 };
 
 struct Options {
-  std::vector<std::string> cases{"attend", "encode", "decode", "merge", "rotate", "prefill", "stream"};
+  std::vector<std::string> cases{"attend", "encode",  "decode", "merge",
+                                 "rotate", "prefill", "stream", "carry"};
   std::vector<CodecPair> codecs;
   std::vector<uint32_t> groups{1, 2, 4, 8, 16};
   SectionShape shape{64, 128};

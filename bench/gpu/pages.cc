@@ -33,21 +33,21 @@ FoldedPages::FoldedPages(const Bench& bench, const CodecPair& codecs, uint32_t t
       pages_(tokens / bench.options.shape.tokens),
       layout_(page_layout(page_kind(bench, codecs))),
       format_(cuda::section_format(page_kind(bench, codecs))),
-      pool_(size_t{sets} * pages_ * layout_.bytes),
-      refs_(fold(bench, sets)) {}
+      places_(shuffled(sets * pages_)),
+      pool_(places_.size() * layout_.bytes),
+      refs_(fold(bench)) {}
 
-std::vector<SectionRef> FoldedPages::fold(const Bench& bench, uint32_t sets) const {
+std::vector<SectionRef> FoldedPages::fold(const Bench& bench) const {
   const SectionShape shape = bench.options.shape;
   const size_t values = size_t{kPagesAtOnce} * heads_ * shape.tokens * shape.dim;
   const DeviceMemory<float> keys(values);
   const DeviceMemory<float> tokens(values);
-  const std::vector<uint32_t> places = shuffled(sets * pages_);
-  std::vector<SectionRef> refs(size_t{sets} * heads_ * pages_);
-  for (uint32_t first = 0; first < places.size(); first += kPagesAtOnce) {
-    const auto count = std::min(kPagesAtOnce, static_cast<uint32_t>(places.size()) - first);
+  std::vector<SectionRef> refs(places_.size() * heads_);
+  for (uint32_t first = 0; first < places_.size(); first += kPagesAtOnce) {
+    const auto count = std::min(kPagesAtOnce, static_cast<uint32_t>(places_.size()) - first);
     std::vector<uint8_t*> sections;
     for (uint32_t i = 0; i < count; ++i) {
-      uint8_t* page = pool_.data() + size_t{places[first + i]} * layout_.bytes + layout_.header_bytes;
+      uint8_t* page = pool_.data() + size_t{places_[first + i]} * layout_.bytes + layout_.header_bytes;
       for (uint32_t head = 0; head < heads_; ++head)
         sections.push_back(page + size_t{head} * layout_.section.bytes);
     }

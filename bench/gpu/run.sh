@@ -4,7 +4,7 @@
 #   run.sh [--out OUT] [-- OPTIONS OF quire-gpu]
 #
 # Example: run.sh --out /tmp/report -- --cases attend --codecs rot4
-# Leaves OUT/gpu.json, OUT/generate.json and OUT/tests.log; OUT is . by default. Takes a minute or two. Ends with 1 when
+# Leaves OUT/gpu.json, OUT/generate.json and OUT/tests.log; OUT is . by default. Takes a few minutes. Ends with 1 when
 # there is no GPU or a test fails.
 set -euo pipefail
 out=. options=()

@@ -90,7 +90,8 @@ def listed(what, counts):
 def machine_census(cuobjdump, cubin, names):
     """A clause on what is in the machine code, and what is wrong with it."""
     dump = subprocess.run([cuobjdump, "-sass", str(cubin)], capture_output=True, text=True, check=True).stdout
-    code = MACHINE_LINE.findall(re.sub(r"\b(LD|ST)\.E\b", r"\1G.E", dump))  # as above: to any memory, and to global
+    dump = re.sub(r"\b(LD|ST)\.E\b", r"\1G.E", dump)  # as above: to any memory, and to global
+    code = MACHINE_LINE.findall(dump.replace("CREDUX", "REDUX"))  # what sm_100 calls it
     counts = {name: sum((at + ".").startswith(name + ".") for at in code) for name in names}
     faults = [f"has no {name} in machine code" for name, count in counts.items() if count == 0]
     faults += [f"has {name} in machine code" for name in LOCAL if any((at + ".").startswith(name + ".") for at in code)]

@@ -129,6 +129,26 @@ TEST_P(CudaCodec, DecodesSinksAsTheyStand) {
   }
 }
 
+// Sides of unlike codecs, where the parts of a section do not fill it: in shapes that kernels are compiled
+// for, and in others.
+TEST(CudaCodecPairs, LeaveNothingBehindTheLastPart) {
+  constexpr std::pair<CodecId, CodecId> kPairs[] = {{CodecId::kInt4, CodecId::kRot4},
+                                                    {CodecId::kInt4, CodecId::kTcq4},
+                                                    {CodecId::kRot4, CodecId::kInt4},
+                                                    {CodecId::kRot4, CodecId::kBf16},
+                                                    {CodecId::kRot4, CodecId::kNuq4}};
+  for (const SectionShape shape : {SectionShape{32, 64}, SectionShape{64, 32}}) {
+    for (const auto& [key, value] : kPairs) {
+      SCOPED_TRACE(std::string(find_codec(value)->name) + ", " + quire::test::shape_name(shape));
+      const PageKind kind = kind_of(key, value, shape);
+      const SectionLayout layout = section_format(kind).layout;
+      EXPECT_GT(layout.bytes, layout.sink_values);
+      const size_t n = size_t{shape.tokens} * shape.dim;
+      expect_same_bytes(kind, {quire::test::normal_values(n, 90)}, {quire::test::normal_values(n, 91)});
+    }
+  }
+}
+
 std::string codec_name(const testing::TestParamInfo<CodecId>& tested) {
   return std::string(find_codec(tested.param)->name);
 }

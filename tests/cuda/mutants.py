@@ -231,11 +231,13 @@ def units_of(file):
         return ["staged_rot4.cu", *STAGED]
     if file.startswith("nuq_"):
         return NUQ
+    if file == "encode_block.cuh":
+        return ["encode.cu", "encode_trellis.cu", "encode_nonuniform.cu"]
     if file == "mean_codes.cuh":
         return ["encode.cu", "encode_rotated.cu", "encode_tcq.cu", "encode_trellis.cu"]
     if file in ("trellis_search.cuh", "trellis_scales.cuh"):
         return ["encode_tcq.cu", "encode_trellis.cu"]
-    shared = {"key_channels.cuh": "encode_nuq_keys.cu", "encode_block.cuh": "encode.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
+    shared = {"key_channels.cuh": "encode_nuq_keys.cu", "decoded.cuh": "decode.cu", "prefill_unpack.cuh": "prefill_unpack.cu", "trellis_operands.cuh": "prefill_unpack.cu", "prefill_rows.cuh": "attend_prefill.cu", "pair_rows.cuh": "attend_warpgroups.cu", "section_pair.cuh": "unpack_pairs.cu", "requantise.cuh": "unpack_pairs.cu", "unpack_section.cuh": "unpack_pairs.cu", "rotate_across.cuh": "unpack_pairs.cu",
               "section_means.cuh": "encode_rotated.cu", "encode_registers.cuh": "encode_rotated.cu", "uniform_group.cuh": "encode_uniform.cu", "numbers.cuh": "encode_uniform.cu"}
     if file in shared:
         return [shared[file]]
@@ -285,7 +287,7 @@ class Bench:
         return program
 
     def outcome(self, replaced):
-        command = [str(self.link(replaced)), "--gtest_brief=1"]
+        command = [str(self.link(replaced)), "--gtest_brief=1", "--gtest_fail_fast"]
         try:
             run = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=self.limit, check=False)
         except subprocess.TimeoutExpired:

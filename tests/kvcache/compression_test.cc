@@ -28,14 +28,16 @@ struct Story {
   uint64_t demoted = 0, stored = 0, compressed = 0, tried = 0, expanded = 0, written = 0;
 };
 
-// Down to disk with all of it, and up again.
-Story run_story(const World& world, uint64_t count) {
+// Down to disk with all of it, and up again. A disk that fails now and then takes several flushes.
+Story run_story(const World& world, uint64_t count, int flushes = 1) {
   const auto engine = open_engine(world);
   Sequence* sequence = *engine->cache().create_sequence();
   Story story;
   story.output = run_chunks(*engine, world, sequence, 0, count, 64);
   EXPECT_TRUE(story.output.status.ok()) << story.output.status.message();
-  EXPECT_TRUE(engine->mover()->flush().ok());
+  Status flushed = engine->mover()->flush();
+  for (int i = 1; i < flushes && !flushed.ok(); ++i) flushed = engine->mover()->flush();
+  EXPECT_TRUE(flushed.ok()) << flushed.message();
   story.output.extend(run_chunks(*engine, world, sequence, count, 128, 64));
   EXPECT_TRUE(story.output.status.ok()) << story.output.status.message();
   const MoverCounts& counts = engine->mover()->counts();
@@ -95,14 +97,13 @@ TEST_P(CompressingOnABadDisk, CostsTimeNeverAnAnswer) {
   plan->hit_by_chance(GetParam() == Fault::kDelay ? 30 : 100, {GetParam()});
   plan->set_overdue(std::chrono::milliseconds(5));
   world.open_io = faulty_engine_factory(plan);
-  const auto engine = open_engine(world);
-  Sequence* sequence = *engine->cache().create_sequence();
-  const Output output = run_chunks(*engine, world, sequence, 0, 2528, 64);
-  ASSERT_TRUE(output.status.ok()) << output.status.message();
-  EXPECT_EQ(output.out, clean.output.out);
-  EXPECT_EQ(output.lse, clean.output.lse);
+  // A busy machine may leave no page to write early, and only what nobody waits for is compressed: so are the
+  // pages of a flush.
+  const Story story = run_story(world, 2400, 20);
+  EXPECT_EQ(story.output.out, clean.output.out);
+  EXPECT_EQ(story.output.lse, clean.output.lse);
   EXPECT_GE(plan->hits(), kSureHits);
-  EXPECT_GT(engine->mover()->counts().compressed_pages, 0U);
+  EXPECT_GT(story.compressed, 0U);
   std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
 }
 

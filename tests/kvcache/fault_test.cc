@@ -109,6 +109,20 @@ TEST(SlowDisk, StagingMemoryThatItHoldsIsWaitedFor) {
   std::printf("[counts] cases=1 faults=%llu\n", static_cast<unsigned long long>(plan->hits()));
 }
 
+// Time that passes with requests that hang alone, a deadline with each: a request that is merely slow has all
+// the time that it needs.
+class TimeOfHangs final : public Clock {
+ public:
+  TimeOfHangs(std::shared_ptr<const FaultPlan> plan, IoKind kind, Nanoseconds deadline)
+      : plan_(std::move(plan)), kind_(kind), deadline_(deadline) {}
+  Nanoseconds now() const override { return deadline_ * plan_->hits(Fault::kDelay, kind_); }
+
+ private:
+  const std::shared_ptr<const FaultPlan> plan_;
+  const IoKind kind_;
+  const Nanoseconds deadline_;
+};
+
 // Requests that never come back: the engine says so, within a few deadlines.
 TEST(SlowDisk, OneThatHangsIsReported) {
   for (const IoKind kind : {IoKind::kRead, IoKind::kWrite}) {
@@ -117,6 +131,8 @@ TEST(SlowDisk, OneThatHangsIsReported) {
     plan->add({Fault::kDelay, kind, 4, UINT32_MAX});
     plan->set_late(std::chrono::hours(24));
     world.io_deadline = std::chrono::milliseconds(200);
+    const TimeOfHangs clock(plan, kind, world.io_deadline);
+    world.clock = &clock;
     world.open_io = faulty_engine_factory(plan);
     std::unique_ptr<Engine> engine;
     const Output output = run_whole(world, &engine);

@@ -140,7 +140,7 @@ TEST(Prefetch, IsReadBeforeItIsAttendedAndNotAgain) {
   // Memory for reading may still be in the hands of reads that were given back.
   const auto prefetch_as_there_is_room = [&](uint32_t layer, uint64_t first_token) {
     const uint64_t before = misses();
-    for (int i = 0; i < 2000 && misses() == before; ++i) {
+    for (int i = 0; i < 20000 && misses() == before; ++i) {
       if (i > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       EXPECT_TRUE(cache.prefetch(sequence, layer, first_token, 100).ok());
     }

@@ -59,6 +59,7 @@ EngineOptions engine_options(const World& world) {
   options.nvme_compression = world.nvme_compression;
   options.io_engine = world.io_engine;
   options.io_deadline = world.io_deadline;
+  options.clock = world.clock;
   options.read_gap = world.read_gap;
   options.open_io = world.open_io;
   options.threads = world.threads;

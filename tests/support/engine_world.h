@@ -44,6 +44,7 @@ struct World {
   IoEngineKind io_engine = IoEngineKind::kAuto;
   IoEngineFactory open_io;
   Nanoseconds io_deadline = std::chrono::seconds(30);
+  const Clock* clock = nullptr;  // nullptr: the real one
   uint32_t threads = 2;
   bool lazy_device = false;
   bool one_thread = false;  // steps the device and the mover: what happens when depends on nothing else

@@ -37,10 +37,10 @@ tests() { # NAME COMMAND...: runs the tests, shows their sum or what failed
 : > "$out/tests.log"
 tests "tests on the device" "$bundle/quire-gpu-tests" --gtest_brief=1
 if sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null); then
-  slice='CudaAttend.SeesSinks*:CudaAttend.*Staged*Pages:*Leaves*:CudaCopy*:CudaEngine*Bytes*:CudaEngine*MixedPlaces*'
+  slice='CudaAttend.SeesSinks*:CudaStaged.*F64:CudaStaged.*Sinks:*Leaves*:CudaCopy*:CudaEngine*Bytes*:CudaEngine*MixedPlaces*'
   tests "memcheck" "$sanitizer" --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 "--gtest_filter=$slice"
   tests "racecheck" "$sanitizer" --tool racecheck --error-exitcode 1 "$bundle/quire-gpu-tests" --gtest_brief=1 \
-    '--gtest_filter=CudaAttend.SeesSinks*:*Leaves*rot*:CudaAttend.*Staged*Pages'
+    '--gtest_filter=CudaAttend.SeesSinks*:*Leaves*rot*:CudaStaged.*F64:CudaStaged.*Sinks'
 else
   echo "== compute-sanitizer is not installed: its checks are left out"
 fi

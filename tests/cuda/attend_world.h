@@ -28,6 +28,12 @@ inline bool has_tiles(CodecId key, CodecId value, SectionShape shape) {
   return fits(key) && fits(value) && shape.tokens == 64 && (shape.dim == 64 || shape.dim == 128);
 }
 
+// Whether the kernel over any codecs multiplies codes as they are; others are unfolded.
+inline bool bits_are_multiplied(CodecId id) {
+  const CodecFamily family = find_codec(id)->family;
+  return family != CodecFamily::kTrellis && family != CodecFamily::kNonUniform;
+}
+
 // Decode and prefill choose a kernel; the others name one.
 enum class Path : uint8_t { kDecode, kPrefill, kTiles, kWarpgroups, kUnfolded, kAnyCodecs };
 

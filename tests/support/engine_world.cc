@@ -9,20 +9,6 @@
 namespace quire::testing {
 namespace {
 
-uint64_t mix(uint64_t x) {  // splitmix64's finaliser
-  x += 0x9e3779b97f4a7c15ULL;
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9ULL;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111ebULL;
-  return x ^ (x >> 31);
-}
-
-// Roughly Gaussian with unit variance.
-float noise(uint64_t key) {
-  double sum = 0;
-  for (uint64_t i = 0; i < 4; ++i) sum += static_cast<double>(mix(key * 4 + i) >> 11) * 0x1p-53;
-  return static_cast<float>((sum - 2.0) * std::sqrt(3.0));
-}
-
 uint64_t refills = 0;
 
 }  // namespace
@@ -76,29 +62,6 @@ std::unique_ptr<Engine> open_engine(const World& world) {
   Result<std::unique_ptr<Engine>> engine = Engine::open(engine_options(world));
   EXPECT_TRUE(engine.ok()) << engine.status().message();
   return engine.ok() ? std::move(*engine) : nullptr;
-}
-
-Rope test_rope(const World& world) {
-  Rope rope;
-  rope.epoch = 1;
-  rope.rotary_dim = world.head_dim;
-  for (uint32_t i = 0; i < world.head_dim / 2; ++i) {
-    rope.inv_freq.push_back(std::pow(1e6, -2.0 * i / world.head_dim));
-  }
-  return rope;
-}
-
-std::vector<float> rows(const World& world, Row row, uint32_t layer, uint64_t first, uint64_t count) {
-  const uint32_t width = row == Row::kQuery ? world.query_row() : world.kv_row();
-  std::vector<float> out(count * width);
-  for (uint64_t i = 0; i < out.size(); ++i) {
-    const uint64_t position = first + i / width;
-    const uint64_t channel = i % width;
-    const uint64_t stream = mix(world.seed * 1000 + static_cast<uint64_t>(row) * 100 + layer);
-    out[i] = noise(stream ^ (position * width + channel));
-    if (row == Row::kKey) out[i] += 0.5F * noise(stream ^ mix(channel));  // a mean that pages share
-  }
-  return out;
 }
 
 TensorView view(const std::vector<float>& rows, uint32_t head_dim, uint32_t heads) {
@@ -207,67 +170,6 @@ Output run_chunks(Engine& engine, const World& world, Sequence* sequence, uint64
     all.extend(run_step(engine, world, sequence, first + done, std::min(chunk, count - done), window));
   }
   return all;
-}
-
-namespace {
-
-void rotate_f64(const Rope& rope, uint64_t position, double* row) {
-  const size_t half = rope.rotary_dim / 2;
-  for (size_t i = 0; i < half; ++i) {
-    const double angle = static_cast<double>(position) * rope.inv_freq[i];
-    const double a = row[i];
-    const double b = row[i + half];
-    row[i] = a * std::cos(angle) - b * std::sin(angle);
-    row[i + half] = b * std::cos(angle) + a * std::sin(angle);
-  }
-}
-
-std::vector<double> head_row(const World& world, const std::vector<float>& all, uint64_t index, uint32_t head,
-                             uint32_t heads, uint64_t position, bool rotate) {
-  const float* begin = all.data() + (index * heads + head) * world.head_dim;
-  std::vector<double> row(begin, begin + world.head_dim);
-  if (rotate && world.key_space == KeySpace::kPreRope) rotate_f64(test_rope(world), position, row.data());
-  return row;
-}
-
-}  // namespace
-
-std::vector<double> attend_reference(const World& world, uint32_t layer, uint64_t position, uint64_t window) {
-  const uint64_t first = window != 0 && position + 1 > window ? position + 1 - window : 0;
-  const uint64_t count = position + 1 - first;
-  const std::vector<float> keys = rows(world, Row::kKey, layer, first, count);
-  const std::vector<float> values = rows(world, Row::kValue, layer, first, count);
-  const std::vector<float> queries = rows(world, Row::kQuery, layer, position, 1);
-  std::vector<double> out(world.query_row(), 0.0);
-  for (uint32_t head = 0; head < world.query_heads; ++head) {
-    const uint32_t kv_head = head / (world.query_heads / world.kv_heads);
-    const std::vector<double> q = head_row(world, queries, 0, head, world.query_heads, position, true);
-    std::vector<double> scores(count);
-    for (uint64_t t = 0; t < count; ++t) {
-      const std::vector<double> k = head_row(world, keys, t, kv_head, world.kv_heads, first + t, true);
-      for (uint32_t c = 0; c < world.head_dim; ++c) scores[t] += q[c] * k[c];
-      scores[t] /= std::sqrt(static_cast<double>(world.head_dim));
-    }
-    const double most = *std::max_element(scores.begin(), scores.end());
-    double sum = 0;
-    for (uint64_t t = 0; t < count; ++t) sum += std::exp(scores[t] - most);
-    for (uint64_t t = 0; t < count; ++t) {
-      const double weight = std::exp(scores[t] - most) / sum;
-      const std::vector<double> v = head_row(world, values, t, kv_head, world.kv_heads, 0, false);
-      for (uint32_t c = 0; c < world.head_dim; ++c) out[size_t{head} * world.head_dim + c] += weight * v[c];
-    }
-  }
-  return out;
-}
-
-double relative_error(const float* a, const std::vector<double>& b) {
-  double error = 0;
-  double norm = 0;
-  for (size_t i = 0; i < b.size(); ++i) {
-    error += (a[i] - b[i]) * (a[i] - b[i]);
-    norm += b[i] * b[i];
-  }
-  return std::sqrt(error / norm);
 }
 
 }  // namespace quire::testing

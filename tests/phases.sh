@@ -12,6 +12,7 @@ uninstrumented='^Isa/.*/avx|golden_pages_in_python|ForAllCodecPairs'
 # Threads meet in the same places whatever the codec, and a killed process has none.
 same_threads='Codecs/.*/(f32|bf16|int|nuq|tcq|rot[23])|store_kill'
 export CCACHE_DIR=${CCACHE_DIR:-$PWD/build/ccache}  # the SIMD kernels are the same in every build for this machine
+export CCACHE_SLOPPINESS=${CCACHE_SLOPPINESS:-pch_defines,time_macros}  # or it keeps nothing that has precompiled headers
 summary=()        # one line per phase or test run, printed at the end
 
 # GCC 12's thread sanitizer cannot start where the kernel randomizes addresses by more bits than it knows.

@@ -36,11 +36,19 @@ inline void attend_sinks(const FoldedPages& pages, const CodecInfo& key, const u
 
 // Points at the section's codes and loads its terms.
 inline void load_section(const FoldedPages& pages, const SectionRef& ref, const uint8_t* ahead,
-                         const StepTable& steps, Section* section) {
+                         const StepTable& steps, Tile& tile) {
   const SectionLayout& layout = pages.layout;
+  const SectionShape shape = pages.shape;
+  Section* const section = &tile.section;
   point_at_codes(layout, ref, ahead, section);
-  steps.load_keys(pages.shape, ref.section + layout.key_meta, ref.key_param, section);
-  steps.load_values(pages.shape, ref.section + layout.value_meta, ref.value_param, section);
+  steps.load_keys(shape, ref.section + layout.key_meta, ref.key_param, section);
+  steps.load_values(shape, ref.section + layout.value_meta, ref.value_param, section);
+  if (steps.unpack_keys != nullptr) {
+    steps.unpack_keys(shape.dim / 4, shape.tokens, &section->key, tile.key_levels);
+  }
+  if (steps.unpack_values != nullptr) {
+    steps.unpack_values(shape.tokens / 4, shape.dim, &section->value, tile.value_levels);
+  }
 }
 
 // One section for all rows. `index` counts the sections of the call.
@@ -70,11 +78,11 @@ inline KeyPath key_path(const FoldedPages& pages, const CodecInfo& key) {
 }
 
 inline StepTable choose_steps_of(SectionShape shape, const CodecInfo& key, const CodecInfo& value,
-                                 KeyPath path) {
+                                 KeyPath path, bool unpacked) {
   if constexpr (kServesAll) {
-    if (!CommonShape::is(shape)) return choose_table<AnyShape>(key, value, path);
+    if (!CommonShape::is(shape)) return choose_table<AnyShape>(key, value, path, unpacked);
   }
-  return choose_table<CommonShape>(key, value, path);
+  return choose_table<CommonShape>(key, value, path, unpacked);
 }
 
 inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> sections,
@@ -82,7 +90,7 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
   const CodecInfo& key = *find_codec(pages.key_codec.id);
   const CodecInfo& value = *find_codec(pages.value_codec.id);
   const KeyPath path = key_path(pages, key);
-  const StepTable steps = choose_steps_of(pages.shape, key, value, path);
+  const StepTable steps = choose_steps_of(pages.shape, key, value, path, unpacks(pages.shape, query.rows));
   Tile tile = make_tile(query, pages.shape, state, scratch);
   set_constant_terms(pages, key, value, &tile.section);
   if (path == KeyPath::kWords) set_turns(pages, key, tile);
@@ -91,7 +99,7 @@ inline void attend_folded(const FoldedPages& pages, std::span<const SectionRef> 
   }
   for (size_t i = 0; i < sections.size(); ++i) {
     walk_ahead(pages.layout, sections, i);
-    load_section(pages, sections[i], section_ahead(pages, sections, i), steps, &tile.section);
+    load_section(pages, sections[i], section_ahead(pages, sections, i), steps, tile);
     attend_section(pages, key, sections[i], i, i == 0 ? query.first_token : nullptr, path, steps, tile);
   }
   store_state(tile, state);

@@ -9,12 +9,16 @@
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
-// Codes of `bits`, each for itself or along a trellis. 16 and 32 bits are floats.
+// Codes of `bits`, each for itself or along a trellis, or levels that were codes of 4 bits or fewer. 16 and
+// 32 bits are floats.
 struct Form {
   uint32_t bits;
   bool trellis = false;
+  bool unpacked = false;
   constexpr bool is_float() const { return bits >= 16; }
+  constexpr bool few_bits() const { return bits < 8 || unpacked; }
 };
+inline constexpr Form kUnpacked{8, false, true};
 
 // Calls f(integral_constant) for the form of a codec.
 template <class F>

@@ -11,6 +11,7 @@
 #include "quant/cpu/rope_keys-inl.h"
 #include "quant/cpu/softmax-inl.h"
 #include "quant/cpu/turn_levels-inl.h"
+#include "quant/cpu/unpack-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
@@ -48,7 +49,7 @@ void score_rotated_keys(Tile& tile, RowBlock&) {
 
 template <Form kForm, int kRows, class Shape, bool kMids, bool kMasked>
 void weigh_codes(Tile& tile, RowBlock& block) {
-  constexpr bool kFewBits = kForm.bits < 8;
+  constexpr bool kFewBits = kForm.few_bits();
   if (weigh_in_quads<kFewBits, kMids, kMasked, kRows, Shape>(tile, block)) {
     accumulate_quads<kForm, true, kMids, kRows, Shape>(tile, block);
   } else if constexpr (kFewBits && kHasCoarse) {
@@ -81,8 +82,17 @@ struct BlockSteps {
   BlockStep weigh_outliers_masked;
 };
 
+// Calls f for the form in which products find a codec's levels.
+template <class Shape, class F>
+void with_product_form(const CodecInfo& codec, bool unpacked, F f) {
+  if constexpr (std::is_same_v<Shape, CommonShape>) {
+    if (unpacked && codec.bits <= 4) return f(std::integral_constant<Form, kUnpacked>{});
+  }
+  with_form(codec, f);
+}
+
 template <int kRows, class Shape>
-void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
+void choose_key_steps(const CodecInfo& codec, bool unpacked, BlockSteps* steps) {
   const bool rotated = codec.space == CodecSpace::kRotated;
   steps->query = rotated ? &quantise_queries<kRows, Shape> : nullptr;
   steps->fold = rotated                       ? &dot_means<kRows, Shape>
@@ -91,7 +101,7 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
   if constexpr (kServesAll) {
     if (codec.outliers) steps->score_outliers = &score_outliers<kRows, Shape>;
   }
-  with_form(codec, [steps, rotated](auto form) {
+  with_product_form<Shape>(codec, unpacked, [steps, rotated](auto form) {
     if constexpr (form().is_float()) {
       if constexpr (kServesAll) steps->score = &score_floats<form().bits == 16, kRows, Shape>;
     } else if constexpr (form().trellis) {
@@ -104,20 +114,20 @@ void choose_key_steps(const CodecInfo& codec, BlockSteps* steps) {
 }
 
 template <int kRows, class Shape>
-void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
+void choose_value_steps(const CodecInfo& codec, bool unpacked, BlockSteps* steps) {
   if constexpr (kServesAll) {
     if (codec.outliers) {
       steps->weigh_outliers = &weigh_outliers<kRows, Shape, false>;
       steps->weigh_outliers_masked = &weigh_outliers<kRows, AnyShape, true>;
     }
   }
-  with_form(codec, [steps, &codec](auto form) {
+  with_product_form<Shape>(codec, unpacked, [steps, &codec](auto form) {
     if constexpr (form().is_float()) {
       if constexpr (kServesAll) {
         steps->weigh = &weigh_floats<form().bits == 16, kRows, Shape, false>;
         steps->weigh_masked = &weigh_floats<form().bits == 16, kRows, AnyShape, true>;
       }
-    } else if (form().trellis || codec.family == CodecFamily::kRotated) {
+    } else if (!has_midpoints(codec.family)) {
       steps->weigh = &weigh_codes<form(), kRows, Shape, false, false>;
       steps->weigh_masked = &weigh_codes<form(), kRows, AnyShape, false, true>;
     } else if constexpr (!form().trellis) {
@@ -131,9 +141,9 @@ void choose_value_steps(const CodecInfo& codec, BlockSteps* steps) {
 enum class KeyPath : uint8_t { kFolded, kFloats, kWords };
 
 template <int kRows, class Shape>
-BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
+BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath path, bool unpacked) {
   BlockSteps steps{};
-  if (path == KeyPath::kFolded) choose_key_steps<kRows, Shape>(key, &steps);
+  if (path == KeyPath::kFolded) choose_key_steps<kRows, Shape>(key, unpacked, &steps);
   if constexpr (kServesAll) {
     if (path == KeyPath::kFloats) {
       steps.fold = &turn_queries;
@@ -148,7 +158,7 @@ BlockSteps choose_steps(const CodecInfo& key, const CodecInfo& value, KeyPath pa
     }
   }
   if (steps.score_first == nullptr) steps.score_first = steps.score;
-  choose_value_steps<kRows, Shape>(value, &steps);
+  choose_value_steps<kRows, Shape>(value, unpacked, &steps);
   return steps;
 }
 
@@ -182,23 +192,39 @@ LoadTerms choose_load_values(const CodecInfo& codec) {
   return &load_token_scales<false, Shape>;
 }
 
+// What unpacks one side's levels; null for codes of 8 bits, which are levels, and floats.
+template <Side kSide>
+UnpackLevels choose_unpack(const CodecInfo& codec) {
+  UnpackLevels unpack = nullptr;
+  with_form(codec, [&unpack](auto form) {
+    if constexpr (form().bits <= 4) unpack = &unpack_levels<kSide, form()>;
+  });
+  return unpack;
+}
+
 // Blocks' steps by log2 of their rows.
 struct StepTable {
   LoadTerms load_keys;
   LoadTerms load_values;
+  UnpackLevels unpack_keys;  // once per section, or null
+  UnpackLevels unpack_values;
   BlockSteps by_rows[4];
   const BlockSteps& of(const RowBlock& block) const { return by_rows[std::countr_zero(block.rows)]; }
 };
 
 template <class Shape>
-StepTable choose_table(const CodecInfo& key, const CodecInfo& value, KeyPath path) {
+StepTable choose_table(const CodecInfo& key, const CodecInfo& value, KeyPath path, bool unpacked) {
   StepTable table{};
+  if (unpacked) {
+    if (path == KeyPath::kFolded) table.unpack_keys = choose_unpack<Side::kKey>(key);
+    table.unpack_values = choose_unpack<Side::kValue>(value);
+  }
   table.load_keys = choose_load_keys<Shape>(key, path);
   table.load_values = choose_load_values<Shape>(value);
-  table.by_rows[0] = choose_steps<1, Shape>(key, value, path);
-  table.by_rows[1] = choose_steps<2, Shape>(key, value, path);
-  if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, path);
-  if constexpr (kMaxBlockRows >= 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, path);
+  table.by_rows[0] = choose_steps<1, Shape>(key, value, path, unpacked);
+  table.by_rows[1] = choose_steps<2, Shape>(key, value, path, unpacked);
+  if constexpr (kMaxBlockRows >= 4) table.by_rows[2] = choose_steps<4, Shape>(key, value, path, unpacked);
+  if constexpr (kMaxBlockRows >= 8) table.by_rows[3] = choose_steps<8, Shape>(key, value, path, unpacked);
   return table;
 }
 

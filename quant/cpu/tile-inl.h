@@ -6,6 +6,7 @@
 #include "quant/cpu/pack-inl.h"
 #include "quant/cpu/rows-inl.h"
 #include "quant/cpu/section-inl.h"
+#include "quant/cpu/unpack-inl.h"
 #include "quant/kernels.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -47,6 +48,8 @@ struct Tile {
   RowBlock* blocks;
   uint32_t block_count;
   Section section;
+  Levels* key_levels;        // unpacked, [dim / 4][tokens / 16]; null where every block looks them up
+  Levels* value_levels;      // unpacked, [tokens / 4][dim / 16]
   float* zeros;              // [kMaxTokens]: log2 of the token scales of values that have none
   float* scores;             // [kMaxBlockRows][tokens]: in log2 units; weights of float values
   int32_t* weight_operands;  // [kMaxBlockRows][2][tokens / 4]
@@ -78,6 +81,10 @@ inline uint32_t next_block_rows(uint32_t rows_left) {
 }
 inline uint32_t most_blocks(uint32_t rows) { return rows / kMaxBlockRows + 3; }
 
+inline bool unpacks(SectionShape shape, uint32_t rows) {
+  return CommonShape::is(shape) && rows >= kUnpackedBlocks * kMaxBlockRows;
+}
+
 inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* tile) {
   constexpr size_t tokens = kMaxTokens;  // unfolded rows may be more than a page's
   const size_t dim = shape.dim;
@@ -100,6 +107,9 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   tile->zeros = carver.take<float>(tokens);
   tile->weight_operands = carver.take<int32_t>(kMaxBlockRows * tokens / 2);
   tile->blocks = carver.take<RowBlock>(most_blocks(rows));
+  const size_t levels = unpacks(shape, rows) ? size_t{shape.tokens} * dim / (4 * kLanes) : 0;
+  tile->key_levels = carver.take<Levels>(levels);
+  tile->value_levels = carver.take<Levels>(levels);
   int32_t* queries = carver.take<int32_t>(rows * dim / 2);
   tile->sink_keys = carver.take<float>(kMaxSinkTokens * dim);
   tile->sink_values = carver.take<float>(kMaxSinkTokens * dim);

@@ -26,6 +26,7 @@ struct Settings {
   int devices = 1;
   int capability = 8;                     // the major number: 8, or 9 for what needs that
   size_t device_bytes = size_t{8} << 30;  // more is out of memory
+  size_t pinned_bytes = size_t{8} << 30;  // of host memory; pinning more is refused
 };
 
 Settings& settings();
@@ -46,6 +47,8 @@ struct Counters {
   uint64_t allocations;   // alive
   uint64_t device_bytes;  // alive
   uint64_t waits;         // for a stream, by the host
+  uint64_t pinnings;      // of host memory, ever
+  uint64_t pinned_bytes;  // alive
 };
 Counters counters();
 

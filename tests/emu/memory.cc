@@ -58,16 +58,36 @@ bool Memory::free_device(void* data) {
   return true;
 }
 
+bool Memory::can_pin(size_t bytes) const {
+  const size_t most = settings().pinned_bytes;
+  return bytes <= most && pinned_bytes_ <= most - bytes;
+}
+
+void Memory::add_pinned(const void* data, size_t bytes) {
+  pinned_[static_cast<const char*>(data)] = bytes;
+  pinned_bytes_ += bytes;
+  ++pinnings_;
+}
+
+bool Memory::remove_pinned(const void* data) {
+  const auto entry = pinned_.find(static_cast<const char*>(data));
+  if (entry == pinned_.end()) return false;
+  pinned_bytes_ -= entry->second;
+  pinned_.erase(entry);
+  return true;
+}
+
 void* Memory::allocate_host(size_t bytes) {
+  if (!can_pin(bytes)) return nullptr;
   void* data = nullptr;
   if (posix_memalign(&data, kPage, bytes) != 0) return nullptr;
   std::memset(data, 0xFF, bytes);
-  pinned_[static_cast<const char*>(data)] = bytes;
+  add_pinned(data, bytes);
   return data;
 }
 
 bool Memory::free_host(void* data) {
-  if (pinned_.erase(static_cast<const char*>(data)) == 0) return false;
+  if (!remove_pinned(data)) return false;
   std::free(data);
   return true;
 }
@@ -77,11 +97,11 @@ bool Memory::register_host(void* data, size_t bytes) {
   const auto after = pinned_.lower_bound(begin);
   if (after != pinned_.end() && after->first < begin + bytes) return false;
   if (pinned(begin)) return false;
-  pinned_[begin] = bytes;
+  add_pinned(data, bytes);
   return true;
 }
 
-bool Memory::unregister_host(void* data) { return pinned_.erase(static_cast<const char*>(data)) > 0; }
+bool Memory::unregister_host(void* data) { return remove_pinned(data); }
 
 const Memory::Allocation* Memory::find_device(const void* at) const {
   const auto entry = entry_before(device_, at);

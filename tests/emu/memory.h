@@ -13,7 +13,8 @@ class Memory {
   // nullptr when the device has no room. The bytes are 0xFF.
   void* allocate_device(size_t bytes, int device);
   bool free_device(void* data);
-  void* allocate_host(size_t bytes);
+  bool can_pin(size_t bytes) const;
+  void* allocate_host(size_t bytes);  // nullptr when no more can be pinned
   bool free_host(void* data);
   bool register_host(void* data, size_t bytes);  // false when a part of it is already
   bool unregister_host(void* data);
@@ -30,6 +31,8 @@ class Memory {
 
   size_t device_bytes() const { return device_bytes_; }
   size_t allocations() const { return device_.size(); }
+  size_t pinned_bytes() const { return pinned_bytes_; }
+  uint64_t pinnings() const { return pinnings_; }
 
  private:
   struct Allocation {
@@ -40,10 +43,14 @@ class Memory {
   };
   const Allocation* find_device(const void* at) const;
   void protect(int protection);
+  void add_pinned(const void* data, size_t bytes);
+  bool remove_pinned(const void* data);
 
   std::map<const char*, Allocation> device_;
   std::map<const char*, size_t> pinned_;
   size_t device_bytes_ = 0;
+  size_t pinned_bytes_ = 0;
+  uint64_t pinnings_ = 0;
   int depth_ = 0;
 };
 

@@ -176,7 +176,9 @@ void lose_device() {
 Counters counters() {
   const Lock lock = locked();
   const Runtime& rt = runtime();
-  return {rt.launches, switch_count(), rt.memory.allocations(), rt.memory.device_bytes(), rt.waits};
+  const Memory& memory = rt.memory;
+  return {rt.launches, switch_count(),    memory.allocations(), memory.device_bytes(),
+          rt.waits,    memory.pinnings(), memory.pinned_bytes()};
 }
 
 int launch_kernel(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream, const void* kernel,
@@ -345,6 +347,7 @@ cudaError_t cudaHostRegister(void* data, size_t bytes, unsigned /*flags*/) {
   const Lock lock = locked();
   if (runtime().sticky != cudaSuccess) return emu::state();
   if (data == nullptr || bytes == 0) return report(cudaErrorInvalidValue);
+  if (!runtime().memory.can_pin(bytes)) return report(cudaErrorMemoryAllocation);
   return runtime().memory.register_host(data, bytes) ? cudaSuccess
                                                      : report(cudaErrorHostMemoryAlreadyRegistered);
 }

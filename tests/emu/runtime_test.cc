@@ -106,6 +106,22 @@ TEST_F(RuntimeTest, HostMemoryIsPinnedOnce) {
   EXPECT_EQ(cudaHostUnregister(memory.data()), cudaErrorHostMemoryNotRegistered);
 }
 
+TEST_F(RuntimeTest, NoMoreHostMemoryIsPinnedThanThereMayBe) {
+  std::vector<char> memory(4096);
+  void* data = nullptr;
+  const uint64_t before = counters().pinnings;
+  settings().pinned_bytes = counters().pinned_bytes + 8192;
+  ASSERT_EQ(cudaMallocHost(&data, 8192), cudaSuccess);
+  void* more = nullptr;
+  EXPECT_EQ(cudaMallocHost(&more, 1), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaHostRegister(memory.data(), memory.size(), 0), cudaErrorMemoryAllocation);
+  EXPECT_EQ(cudaFreeHost(data), cudaSuccess);
+  EXPECT_EQ(cudaHostRegister(memory.data(), memory.size(), 0), cudaSuccess);
+  EXPECT_EQ(cudaHostUnregister(memory.data()), cudaSuccess);
+  EXPECT_EQ(counters().pinned_bytes + 8192, settings().pinned_bytes);
+  EXPECT_EQ(counters().pinnings, before + 2);
+}
+
 TEST_F(RuntimeTest, HostFunctionsTakePartInTheOrder) {
   std::vector<int> order;
   const auto push = [](void* data) { static_cast<std::vector<int>*>(data)->push_back(1); };

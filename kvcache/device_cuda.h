@@ -23,7 +23,8 @@ Result<std::unique_ptr<Device>> create_cuda_device(const CudaDeviceOptions& opti
 // engine's. It is not destroyed with the returned Stream, which must not outlive it.
 Result<std::unique_ptr<Stream>> adopt_cuda_stream(Device& device, void* stream);
 
-// Lets this device's kernels read the other's memory. kUnsupported where no link allows it.
+// Lets this device's kernels read the other's memory. kUnsupported where no link allows it. A cache is on one
+// device, so nothing in the library calls this: it is for who joins several, and tests alone reach it.
 Status enable_cuda_peer(Device& device, int peer_index);
 
 }  // namespace quire

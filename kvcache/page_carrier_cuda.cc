@@ -12,43 +12,10 @@ constexpr uint64_t kFrameShare = 16;  // of the budget, for both sets together
 
 }  // namespace
 
-uint8_t* PinnedMemory::map(size_t bytes) {
-  uint8_t* data = nullptr;
-  if (!refused_ && cudaSetDevice(index_) == cudaSuccess &&
-      cudaMallocHost(reinterpret_cast<void**>(&data), bytes) == cudaSuccess) {
-    return data;
-  }
-  (void)cudaGetLastError();  // else the next launch would report it
-  refused_ = true;
-  data = map_os_pages(bytes);
-  if (data != nullptr) plain_.insert(data);
-  return data;
-}
-
-void PinnedMemory::unmap(uint8_t* data, size_t bytes) {
-  if (plain_.erase(data) > 0) {
-    unmap_os_pages(data, bytes);
-  } else {
-    (void)cudaFreeHost(data);
-  }
-}
-
-void PinnedMemory::pin(std::span<uint8_t> memory) {
-  if (!refused_ && cudaSetDevice(index_) == cudaSuccess &&
-      cudaHostRegister(memory.data(), memory.size(), cudaHostRegisterPortable) == cudaSuccess) {
-    return;
-  }
-  (void)cudaGetLastError();
-  refused_ = true;
-}
-
-void PinnedMemory::unpin(std::span<uint8_t> memory) {
-  if (cudaHostUnregister(memory.data()) != cudaSuccess) (void)cudaGetLastError();
-}
-
 Status CudaPageCarrier::open(Device& device, const PageDeviceSetup& setup, size_t stride,
                              cuda::PageCopy* copies) {
   stride_ = stride;
+  host_memory_.prepare(setup.host_budget);
   const CacheConfig& config = setup.config;
   const uint64_t step = config.step_full_pages() * round_to_os_pages(config.largest_page_bytes());
   const uint64_t left = setup.device_budget.available();

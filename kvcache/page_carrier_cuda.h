@@ -7,39 +7,19 @@
 //     reader:                   | attend wave 0 | attend wave 1 ..   a set is read when it has been written
 //
 // Invariants: everything of fixed size is allocated by open; frames are taken from what device_budget has
-// left beside a step's pages, a small share, or are none. Where the system pins no more memory, slots are
-// memory as ever and nothing is carried from then on. Thread safety: functions of host_memory() from any
-// thread that the caller orders; the rest from the compute stream alone.
+// left beside a step's pages, a small share, or are none. Where the system pins no more memory, nothing is
+// carried from then on. Thread safety: host_memory() has its own; the rest from the compute stream alone.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include <atomic>
-#include <set>
-
 #include "kvcache/charge.h"
 #include "kvcache/cuda_queue.h"
 #include "kvcache/page_device.h"
+#include "kvcache/pinned_memory_cuda.h"
 #include "quant/cuda/launch.h"
 
 namespace quire {
-
-class PinnedMemory final : public SlotMemory {
- public:
-  explicit PinnedMemory(int device_index) : index_(device_index) {}
-  uint8_t* map(size_t bytes) override;
-  void unmap(uint8_t* data, size_t bytes) override;
-  // Of memory that is somebody else's.
-  void pin(std::span<uint8_t> memory);
-  void unpin(std::span<uint8_t> memory);
-  // All that there ever was.
-  bool all_pinned() const { return !refused_; }
-
- private:
-  const int index_;
-  std::atomic<bool> refused_{false};
-  std::set<uint8_t*> plain_;  // what map gave and is not pinned
-};
 
 class CudaPageCarrier {
  public:

@@ -60,6 +60,9 @@ void Block::run_grid(Launch* launch) {
     run_block(settings().schedule == Schedule::kReverse ? blocks - 1 - b : b);
   }
   sanitizer::acquire(&end_key_);
+  if (launch->failed) {
+    for (unsigned i = 0; i < count_; ++i) threads_[i]->fiber.abandon_to(host_);
+  }
   retired_.clear();
   running = nullptr;
 }

@@ -34,6 +34,8 @@ class Fiber {
   // Goes on in `to`; returns when someone switches back. ends: this fiber will not be switched to before a
   // restart.
   void switch_to(Fiber& to, bool ends = false);
+  // Nobody will switch to it again: all it did is before what `host`, the caller, does from here on.
+  void abandon_to(const Fiber& host) const;
   // What a restarted fiber does first.
   static void entered();
 

@@ -29,6 +29,7 @@ namespace emu::sanitizer {
 
 #if defined(EMU_TSAN)
 inline constexpr bool kThreads = true;
+inline constexpr unsigned kSync = 0;
 inline constexpr unsigned kNoSync = 1;  // a switch orders nothing
 inline void acquire(void* at) { __tsan_acquire(at); }
 inline void release(void* at) { __tsan_release(at); }

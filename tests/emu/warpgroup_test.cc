@@ -229,7 +229,9 @@ class CopyRing : public EmuTest {
 TEST_F(CopyRing, BringsEveryPart) {
   EXPECT_EQ(right(through_a_ring<true, true>), static_cast<int>(kSchedules.size()));
 }
+#if !defined(__SANITIZE_THREAD__)  // which sees the race
 TEST_F(CopyRing, WhatDoesNotWaitForCopiesIsAlwaysWrong) { EXPECT_EQ(right(through_a_ring<false, true>), 0); }
+#endif
 TEST_F(CopyRing, CopiesOverWhatIsReadAreSeen) {
   EXPECT_LT(right(through_a_ring<true, false>), static_cast<int>(kSchedules.size()));
 }

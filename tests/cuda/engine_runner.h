@@ -15,6 +15,20 @@ namespace quire::testing {
 
 inline constexpr uint64_t kMiB = uint64_t{1} << 20;
 
+// Pages of 8 KiB, of one kv head: what many of them are made of.
+inline World world_of_small_pages() {
+  World world;
+  world.layers = 1;
+  world.query_heads = world.kv_heads = 1;
+  world.head_dim = 32;
+  world.page_tokens = 32;
+  world.max_step_tokens = 64;
+  world.key_codec = world.value_codec = CodecId::kF32;
+  world.threads = 2;
+  world.device_budget = 32 * kMiB;
+  return world;
+}
+
 #if defined(QUIRE_CUDA_DEVICE)
 
 class CudaEngine : public ::testing::Test {

@@ -91,17 +91,9 @@ class ModelDevice final : public PageDevice {
   double attended_ = 0;
 };
 
-// Pages of 8 KiB of one kv head, two waves of them: some 200 on the device, kColdPages in host memory.
+// Two waves of pages: some 200 on the device, kColdPages in host memory.
 World two_waves() {
-  World world;
-  world.layers = 1;
-  world.query_heads = world.kv_heads = 1;
-  world.head_dim = 32;
-  world.page_tokens = 32;
-  world.max_step_tokens = 64;
-  world.key_codec = world.value_codec = CodecId::kF32;
-  world.threads = 2;
-  world.device_budget = 32 * kMiB;
+  World world = world_of_small_pages();
   world.device_budget = least(world, &World::device_budget) + 2 * kMiB;
   return world;
 }

@@ -9,19 +9,6 @@ namespace {
 
 constexpr uint64_t kPages = 600;  // two waves
 
-World long_world() {
-  World world;
-  world.layers = 1;
-  world.query_heads = world.kv_heads = 1;
-  world.head_dim = 32;
-  world.page_tokens = 32;
-  world.max_step_tokens = 64;
-  world.key_codec = world.value_codec = CodecId::kF32;
-  world.threads = 2;
-  world.device_budget = 32 * kMiB;
-  return world;
-}
-
 #if defined(QUIRE_CUDA_DEVICE)
 uint64_t waits() { return 0; }
 #else
@@ -29,7 +16,7 @@ uint64_t waits() { return emu::counters().waits; }
 #endif
 
 TEST_F(CudaEngine, WavesOfALongContextAreWaitedForOnce) {
-  const World world = long_world();
+  const World world = world_of_small_pages();
   const auto engine = open_on_device(world);
   ASSERT_NE(engine, nullptr);
   Sequence* sequence = *engine->cache().create_sequence();
@@ -66,7 +53,7 @@ TEST_F(CudaEngine, WavesOfALongContextAreWaitedForOnce) {
 TEST_F(CudaEngine, WavesThatBringPagesAlongAreWaitedForOnce) {
   constexpr AttendSpeeds kFastLink{1e15, 1, 1e15};
   constexpr uint64_t kColdPages = 1100;  // three waves of them
-  World world = long_world();
+  World world = world_of_small_pages();
   world.device_budget = least(world, &World::device_budget) + kMiB;
   world.speeds = kFastLink;
   const auto engine = open_on_device(world);

@@ -27,9 +27,15 @@ struct NuqSource {
   uint32_t first;
   float down;
   const LevelFloats& table;
+  const LevelCells& cells;
 
   HWY_INLINE Floats at(uint32_t token, uint32_t channel) const {
     return load(x + size_t{token} * shape.dim + channel) * splat(down);
+  }
+  // With 2 bits the search takes no longer.
+  template <uint32_t kBits>
+  HWY_INLINE Ints codes(Floats y) const {
+    return kBits > 2 && cells.apart ? cells.code_of(y) : level_codes<kBits>(y, table);
   }
 };
 
@@ -105,7 +111,7 @@ void encode_nuq_keys(const NuqSource& source, const Outliers& outliers, uint16_t
     GroupSums sums;
     for (uint32_t t = source.first; t < shape.tokens; ++t) {
       const Floats from_mid = source.at(t, c) - groups.mid;
-      const Ints codes = level_codes<kBits>(from_mid * groups.inverse, source.table);
+      const Ints codes = source.codes<kBits>(from_mid * groups.inverse);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
           member_terms(from_mid, lookup(source.table.levels, codes), key_outlier_at(outliers, t, c));
@@ -146,7 +152,7 @@ void encode_nuq_values(const NuqSource& source, const Outliers& outliers, uint16
     GroupSums sums;
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const Floats from_mid = source.at(t, c) - mid;
-      const Ints codes = level_codes<kBits>(from_mid * inverse, source.table);
+      const Ints codes = source.codes<kBits>(from_mid * inverse);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
       const GroupSums terms =
           member_terms(from_mid, lookup(source.table.levels, codes), value_outlier_at(outliers, t, c));
@@ -196,7 +202,8 @@ void encode_nonuniform(Side side, const CodecInfo& codec, SectionShape shape, co
   const float largest = largest_input(x + left_out, size_t{shape.tokens} * shape.dim - left_out);
   const int exponent = section_exponent(largest);
   const LevelFloats table(kBits, nuq_levels(kBits, side, levels));
-  const NuqSource source{shape, x, first, power_of_two(-exponent), table};
+  const LevelCells cells(kBits, table);
+  const NuqSource source{shape, x, first, power_of_two(-exponent), table, cells};
   uint16_t* scales = reinterpret_cast<uint16_t*>(meta);
   uint16_t* outliers_at = scales + size_t{2} * (side == Side::kKey ? shape.dim : shape.tokens);
 

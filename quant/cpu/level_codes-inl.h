@@ -1,6 +1,9 @@
 // Values to the codes of the nearest levels of a table. Thread safety: pure functions.
 #pragma once
 
+#include <algorithm>
+#include <limits>
+
 #include "quant/cpu/lanes-inl.h"
 #include "quant/levels.h"
 
@@ -40,6 +43,48 @@ HWY_INLINE Ints level_codes(Floats y, const LevelFloats& table) {
   }
   return code;
 }
+
+// Thresholds that are far enough from each other for a cell of a grid to hold one at most: then a code is two
+// look-ups by cell and one comparison. The cell of a value rises with it and is found for thresholds as for
+// values, so rounding does no harm.
+struct LevelCells {
+#if defined(QUIRE_SIMD_AVX512)
+  static constexpr uint32_t kCells = 32;
+  alignas(64) float thresholds[kCells];
+  alignas(64) int32_t codes[kCells];  // the thresholds below the cell
+  bool apart = true;
+
+  static HWY_INLINE Ints cell_of(Floats y) {
+    const Floats place = mul_add(y, splat(1.0F / 8), splat(0.5F * kCells));
+    return to_ints(max(min(place, splat(kCells - 1.0F)), splat(0.0F)));
+  }
+  LevelCells(uint32_t bits, const LevelFloats& table) {
+    alignas(64) int32_t cells[kLanes];
+    store(cell_of(load(table.thresholds)), cells);
+    std::fill_n(thresholds, kCells, std::numeric_limits<float>::infinity());
+    std::fill_n(codes, kCells, 0);
+    for (uint32_t i = 1; i < 1U << bits; ++i) {
+      apart = apart && thresholds[cells[i]] == std::numeric_limits<float>::infinity();
+      thresholds[cells[i]] = table.thresholds[i];
+      if (static_cast<uint32_t>(cells[i]) + 1 < kCells) codes[cells[i] + 1] = 1;
+    }
+    for (uint32_t cell = 1; cell < kCells; ++cell) codes[cell] += codes[cell - 1];
+  }
+  HWY_INLINE Ints code_of(Floats y) const {
+    const __m512i cell = cell_of(y).part[0].raw;
+    const __m512 threshold =
+        _mm512_permutex2var_ps(_mm512_load_ps(thresholds), cell, _mm512_load_ps(thresholds + kLanes));
+    const __m512i code =
+        _mm512_permutex2var_epi32(_mm512_load_si512(codes), cell, _mm512_load_si512(codes + kLanes));
+    const __mmask16 above = _mm512_cmp_ps_mask(threshold, y.part[0].raw, _CMP_LT_OQ);
+    return Ints{{hn::Vec<IntTag>{_mm512_mask_add_epi32(code, above, code, _mm512_set1_epi32(1))}}};
+  }
+#else
+  static constexpr bool apart = false;  // look-ups in 32 entries take longer than they save
+  LevelCells(uint32_t /*bits*/, const LevelFloats& /*table*/) {}
+  HWY_INLINE Ints code_of(Floats /*y*/) const { return splat(0); }
+#endif
+};
 
 // The levels of the rotated codecs are so nearly even that each cell of a grid holds one threshold: cells of
 // this width, one of them around 0, the outer two without end.

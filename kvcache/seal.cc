@@ -143,7 +143,7 @@ void digest_section(const CacheContext& context, uint32_t layer_index, uint32_t 
   context.kernels.decode_key(layer.key_side(), config.shape(), keys, rows);
   const auto* sinks = reinterpret_cast<const uint16_t*>(section + layout.section.sink_keys);
   context.kernels.bf16_to_f32(sinks, size_t{layer.kind_of(page_index).sink_tokens} * config.head_dim, rows);
-  make_digest(rows, config.shape(), digest);
+  context.kernels.make_digest(rows, config.shape(), digest);
 }
 
 void write_header(const CacheContext& context, const SealJob& job, std::span<const SectionEntry> entries,

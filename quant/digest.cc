@@ -5,10 +5,11 @@
 #include <cstring>
 #include <limits>
 
+#include "quant/section_exponent.h"
+
 namespace quire {
 namespace {
 
-constexpr double kMeanSteps = 127;
 // 14 bits: sums over 256 channels stay below 2^31.
 constexpr double kQuerySteps = 16383;
 
@@ -18,45 +19,51 @@ float up(double x) {
   return std::nextafter(static_cast<float>(std::max(x, -static_cast<double>(kLargest))), kLargest);
 }
 
-double squared(double x, double y) { return x * x + y * y; }
+template <typename T>
+T squared(T x, T y) {
+  return x * x + y * y;
+}
 
-// The norm of the longest pair.
-double largest_norm(const float* keys, SectionShape shape) {
+float grid_of(const float* keys, SectionShape shape) {
   const uint32_t pairs = shape.dim / 2;
-  double largest = 0;
+  float largest = 0;
+  for (size_t i = 0; i < size_t{shape.tokens} * shape.dim; ++i) {
+    largest = std::max(largest, std::abs(keys[i]));
+  }
+  const int exponent = section_exponent(largest);
+  const float down = power_of_two(-exponent);
+  float longest = 0;
   for (uint32_t t = 0; t < shape.tokens; ++t) {
     const float* row = keys + size_t{t} * shape.dim;
     for (uint32_t p = 0; p < pairs; ++p) {
-      largest = std::max(largest, squared(static_cast<double>(row[p]), static_cast<double>(row[pairs + p])));
+      longest = std::max(longest, squared(row[p] * down, row[pairs + p] * down));
     }
   }
-  return std::sqrt(largest);
+  return digest_grid_for(std::sqrt(longest), exponent);
 }
 
 // keys: [kDigestBlockTokens][dim]. steps: of the grid, per unit of the keys.
-void make_block(const float* keys, uint32_t dim, double steps, uint8_t* block) {
+void make_block(const float* keys, uint32_t dim, float steps, uint8_t* block) {
   const uint32_t pairs = dim / 2;
-  std::array<double, 256> middle{};
-  std::array<double, 128> farthest{};
+  std::array<float, 256> middle{};
+  std::array<float, 128> farthest{};
   for (uint32_t t = 0; t < kDigestBlockTokens; ++t) {
-    for (uint32_t c = 0; c < dim; ++c) middle[c] += static_cast<double>(keys[size_t{t} * dim + c]);
+    for (uint32_t c = 0; c < dim; ++c) middle[c] += keys[size_t{t} * dim + c] * steps;
   }
   for (uint32_t c = 0; c < dim; ++c) {
-    middle[c] = std::nearbyint(middle[c] / kDigestBlockTokens * steps);
+    middle[c] = std::nearbyint(middle[c] * kDigestMeanShare);
     block[c] = static_cast<uint8_t>(static_cast<int8_t>(middle[c]));
   }
   for (uint32_t t = 0; t < kDigestBlockTokens; ++t) {
     const float* row = keys + size_t{t} * dim;
     for (uint32_t p = 0; p < pairs; ++p) {
-      const double x = static_cast<double>(row[p]) * steps - middle[p];
-      const double y = static_cast<double>(row[pairs + p]) * steps - middle[pairs + p];
+      const float x = row[p] * steps - middle[p];
+      const float y = row[pairs + p] * steps - middle[pairs + p];
       farthest[p] = std::max(farthest[p], squared(x, y));
     }
   }
   for (uint32_t p = 0; p < pairs; ++p) {
-    // At most 2 * 127, and 1 for what rounding moves the middle. The small addend stands for the rounding of
-    // the products.
-    block[dim + p] = static_cast<uint8_t>(steps == 0 ? 0 : std::ceil(std::sqrt(farthest[p]) + 1e-9));
+    block[dim + p] = static_cast<uint8_t>(std::ceil(std::sqrt(farthest[p]) + kDigestRounding));
   }
 }
 
@@ -76,13 +83,10 @@ DigestScore score_digest(const uint8_t* digest, SectionShape shape, const Digest
 }  // namespace
 
 void make_digest(const float* keys, SectionShape shape, uint8_t* digest) {
-  // Means are no longer than the longest pair, and no key is further from one than twice that.
-  const double largest = largest_norm(keys, shape);
-  const float grid = largest == 0 ? 0 : up(largest / kMeanSteps);
-  const double steps = grid == 0 ? 0 : 1 / static_cast<double>(grid);
+  const float grid = grid_of(keys, shape);
   std::memcpy(digest, &grid, sizeof grid);
   for (uint32_t b = 0; b < digest_blocks(shape); ++b) {
-    make_block(keys + size_t{b} * kDigestBlockTokens * shape.dim, shape.dim, steps,
+    make_block(keys + size_t{b} * kDigestBlockTokens * shape.dim, shape.dim, 1 / grid,
                digest + sizeof grid + b * digest_block_bytes(shape.dim));
   }
 }
@@ -100,7 +104,8 @@ void make_digest_query(const float* q, uint32_t dim, DigestQuery* out) {
   }
   out->error = up(error);
   for (uint32_t p = 0; p < dim / 2; ++p) {
-    out->norm[p] = static_cast<int16_t>(std::ceil(std::sqrt(squared(out->q[p], out->q[dim / 2 + p]))));
+    out->norm[p] =
+        static_cast<int16_t>(std::ceil(std::sqrt(squared<double>(out->q[p], out->q[dim / 2 + p]))));
   }
 }
 
@@ -108,7 +113,7 @@ float score_bound(const uint8_t* digest, SectionShape shape, const DigestQuery& 
   const auto grid = static_cast<double>(digest_grid(digest));
   const double dot = score_digest(digest, shape, query).peak;
   // What the query's rounding may hide: no channel of a key is above 127 steps.
-  const double hidden = kMeanSteps * shape.dim * static_cast<double>(query.error);
+  const double hidden = double{kDigestMeanSteps} * shape.dim * static_cast<double>(query.error);
   return up(grid * (static_cast<double>(query.scale) * dot + hidden));
 }
 

@@ -9,8 +9,9 @@
 // the spread, added up over the blocks. And how high a single key may score: the bound, without which a key
 // that stands alone is overlooked. Blocks, because a bound over 64 tokens is far above the scores of most of
 // them. Eight bits per number: bf16 would double the bytes and the time to read them. The bytes are the
-// library's own business and never leave memory. Sums are of integers, so they are the same on every machine;
-// what the bound depends on is rounded upwards. Thread safety: pure functions.
+// library's own business and never leave memory. They are made in f32 in an order that is fixed and scored in
+// integers, so they are the same on every machine; what the bound depends on is rounded upwards. Thread
+// safety: pure functions.
 #pragma once
 
 #include <algorithm>
@@ -23,6 +24,7 @@
 #include <span>
 
 #include "quant/codec.h"
+#include "quant/steps.h"
 
 namespace quire {
 
@@ -39,7 +41,7 @@ constexpr size_t digest_bytes(SectionShape shape) {
 }
 
 // keys: [shape.tokens][shape.dim] f32, finite, in the space in which queries meet them. digest:
-// digest_bytes(shape) bytes.
+// digest_bytes(shape) bytes. Plain code, the oracle of Kernels::make_digest, which is for use.
 void make_digest(const float* keys, SectionShape shape, uint8_t* digest);
 
 // A query in whole numbers: q[c] * scale.
@@ -62,7 +64,25 @@ float score_bound(const uint8_t* digest, SectionShape shape, const DigestQuery& 
 void score_digests(std::span<const uint8_t* const> digests, SectionShape shape,
                    std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak);
 
-// The parts of it, for the tables of instruction sets.
+// The parts of them, for the tables of instruction sets.
+
+// Means are no longer than the longest pair, 127 steps of the grid, and no key is further from one than twice
+// that and what rounding moves the mean: all numbers are bytes.
+inline constexpr float kDigestMeanSteps = 127;
+// The grid for a longest pair of 1: a millionth coarser, which is more than rounding takes.
+inline constexpr float kDigestStep = 1.000001F / kDigestMeanSteps;
+inline constexpr float kDigestMeanShare = 1.0F / kDigestBlockTokens;
+// More than rounding takes from a distance in steps, which is 255 at most: some 2^-13.
+inline constexpr float kDigestRounding = 0x1p-12F;
+// Keys that are nothing beside it have a grid whose inverse is still finite.
+inline constexpr float kSmallestDigestGrid = 0x1p-120F;
+
+// longest: the longest pair of keys times 2^-exponent, less by some roundings than the true one at most. The
+// exponent is section_exponent's of the keys' largest magnitude: squares of huge and tiny keys stay in range.
+inline float digest_grid_for(float longest, int exponent) {
+  return std::max(kSmallestDigestGrid, longest * kDigestStep * power_of_two(exponent));
+}
+
 struct DigestBlock {
   const uint8_t* mean;    // i8 [dim]
   const uint8_t* radius;  // [dim / 2]

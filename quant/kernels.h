@@ -130,7 +130,8 @@ struct Kernels {
   // given.
   void (*finish)(const AttendState& state, uint32_t rows, uint32_t dim, float* lse);
 
-  // quant/digest.h; equal across instruction sets, bit for bit.
+  // quant/digest.h; both equal across instruction sets, bit for bit.
+  void (*make_digest)(const float* keys, SectionShape shape, uint8_t* digest);
   void (*score_digests)(std::span<const uint8_t* const> digests, SectionShape shape,
                         std::span<const DigestQuery> queries, size_t stride, float* mass, float* peak);
 };

@@ -10,6 +10,7 @@
 #include "quant/cpu/encode_rotated-inl.h"
 #include "quant/cpu/encode_trellis-inl.h"
 #include "quant/cpu/encode_uniform-inl.h"
+#include "quant/cpu/make_digest-inl.h"
 #include "quant/cpu/state-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -68,6 +69,7 @@ inline constexpr Kernels kernels_of(Isa isa) {
           .attend_unfolded = &attend_unfolded,
           .merge = &merge_states,
           .finish = &finish_state,
+          .make_digest = &make_digest,
           .score_digests = &score_digests};
 }
 

@@ -153,6 +153,11 @@ HWY_INLINE Floats round(Floats a) {
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Round(a.part[i]);
   return out;
 }
+HWY_INLINE Floats ceil(Floats a) {
+  Floats out;
+  for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::Ceil(a.part[i]);
+  return out;
+}
 HWY_INLINE Floats to_floats(Ints a) {
   Floats out;
   for (uint32_t i = 0; i < kParts; ++i) out.part[i] = hn::ConvertTo(FloatTag(), a.part[i]);

@@ -13,7 +13,7 @@ constexpr uint32_t kPagesOfBlock = 64;  // that share a block's queries
 constexpr double kQuerySteps = 16383;
 
 __global__ void __launch_bounds__(kThreads) make_digests_kernel(const __grid_constant__ DigestArgs args) {
-  QUIRE_SHARED(double[32], scratch);
+  QUIRE_SHARED(float[32], scratch);
   const SectionShape shape = args.shape;
   fold_digest(args.keys + size_t{blockIdx.x} * shape.tokens * shape.dim, shape, args.digests[blockIdx.x],
               scratch);

@@ -63,6 +63,7 @@ const Kernels kScalarKernels{.isa = Isa::kScalar,
                              .attend_unfolded = reference::attend_unfolded,
                              .merge = reference::merge,
                              .finish = reference::finish,
+                             .make_digest = make_digest,
                              .score_digests = score_digests};
 
 }  // namespace quire

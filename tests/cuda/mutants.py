@@ -169,7 +169,7 @@ MUTANTS = [
     ("the bound of the last block", "digests.cu", "max(peak, mean + reach)", "mean + reach"),
     ("the mass of the last block", "digests.cu", "add_mass(mass, here)", "here"),
     ("norms of queries without their second channel", "digests.cu", "squared(x, y)", "squared(x, 0.0)"),
-    ("discs around the first key", "digest_fold.cuh", "fmax(farthest, squared(first(t) * steps - x", "fmax(farthest, squared(first(0) * steps - x"),
+    ("discs around the first key", "digest_fold.cuh", "fmaxf(farthest, squared(first(t) * steps - x", "fmaxf(farthest, squared(first(0) * steps - x"),
     ("a pair without its means of keys", "pair_rows.cuh", "less[half][s] = mean * (scale[half] * key_steps[s]);", "less[half][s] = 0.0F * mean * key_steps[s];"),
     ("a pair without its means of values", "pair_rows.cuh", "multiply_means(o[part], a,", "if (false) multiply_means(o[part], a,"),
     ("a pair's worths of another pair", "pair_rows.cuh", "if (at.i == waits) {", "if (at.i == 0) {"),

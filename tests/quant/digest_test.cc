@@ -97,7 +97,7 @@ TEST(Digest, BoundHoldsAtTheEdges) {
   const SectionShape shape{32, 64};
   const size_t size = size_t{shape.tokens} * shape.dim;
   const std::vector<float> ones(shape.dim, 1.0F);
-  for (const float value : {0.0F, 1e-45F, -1e-38F, 1.0F, -3.0F, 0x1p96F, -0x1p96F}) {
+  for (const float value : {0.0F, 1e-45F, -1e-38F, 1e-36F, 1.0F, -3.0F, 0x1p96F, -0x1p96F}) {
     Case c{shape, std::vector<float>(size, value), ones};
     check_bound(c);
     c.keys[77] = -value;  // one token away from the others
@@ -106,6 +106,18 @@ TEST(Digest, BoundHoldsAtTheEdges) {
       std::fill(c.queries.begin(), c.queries.end(), q);
       check_bound(c);
     }
+  }
+}
+
+TEST(Digest, BoundHoldsForKeysWhoseSquaresAreNoFloats) {
+  for (uint32_t seed = 0; seed < 20; ++seed) {
+    std::mt19937 random(seed);
+    Case c = random_case(random);
+    const float largest =
+        std::abs(*std::ranges::max_element(c.keys, {}, [](float x) { return std::abs(x); }));
+    for (float& key : c.keys) key = key / largest * (seed % 2 == 0 ? 3e38F : 1e-38F);
+    for (float& q : c.queries) q *= seed % 2 == 0 ? 1e-4F : 1e4F;
+    check_bound(c);
   }
 }
 

@@ -168,9 +168,10 @@ TEST_P(GuardPages, Digests) {
   constexpr uint32_t kQueries = 3;
   for (const uint32_t dim : {32U, 96U, 128U, 256U}) {
     const SectionShape shape{64, dim};
-    const std::vector<float> keys = normal_values(size_t{64} * dim, 6);
-    GuardedArray<uint8_t> digest(digest_bytes(shape), edge(), 8);
-    make_digest(keys.data(), shape, digest.data());
+    GuardedArray<float> keys(size_t{64} * dim, edge(), 4);
+    fill_normal(keys, 6);
+    GuardedArray<uint8_t> digest(digest_bytes(shape), edge(), 4);
+    kernels_->make_digest(keys.data(), shape, digest.data());
     GuardedArray<DigestQuery> queries(kQueries, edge(), alignof(DigestQuery));
     for (uint32_t i = 0; i < kQueries; ++i) make_digest_query(keys.data() + i * dim, dim, queries.data() + i);
     GuardedArray<const uint8_t*> digests(1, edge(), 8);

@@ -35,8 +35,8 @@ Result<const Kernels*> select_kernels(const char* isa) {
                                                 ": this machine cannot run it; unset it to use " +
                                                 isa_name(best_kernels().isa));
   }
-  return Status(StatusCode::kUnsupported,
-                "QUIRE_ISA=" + std::string(isa) + " is unknown; use avx512, avxvnni, avx2, neon or scalar");
+  return Status(StatusCode::kUnsupported, "QUIRE_ISA=" + std::string(isa) +
+                                              " is unknown; use amx, avx512, avxvnni, avx2, neon or scalar");
 }
 
 Result<std::unique_ptr<Engine>> Engine::open(EngineOptions options) {

@@ -22,8 +22,8 @@
 
 namespace quire {
 
-enum class Isa : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kNeon = 3, kAvxVnni = 4 };
-inline constexpr size_t kIsaCount = 5;
+enum class Isa : uint8_t { kScalar = 0, kAvx2 = 1, kAvx512 = 2, kNeon = 3, kAvxVnni = 4, kAmx = 5 };
+inline constexpr size_t kIsaCount = 6;
 
 // One side's arrays inside a section.
 struct SideView {

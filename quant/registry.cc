@@ -17,12 +17,14 @@ const Kernels* find_kernels(Isa isa) {
       return find_neon_kernels();
     case Isa::kAvxVnni:
       return find_avxvnni_kernels();
+    case Isa::kAmx:
+      return find_amx_kernels();
   }
   return nullptr;
 }
 
 const Kernels& best_kernels() {
-  for (const Isa isa : {Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2, Isa::kNeon}) {
+  for (const Isa isa : {Isa::kAmx, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2, Isa::kNeon}) {
     if (const Kernels* kernels = find_kernels(isa)) return *kernels;
   }
   return kScalarKernels;
@@ -40,6 +42,8 @@ const char* isa_name(Isa isa) {
       return "neon";
     case Isa::kAvxVnni:
       return "avxvnni";
+    case Isa::kAmx:
+      return "amx";
   }
   return "unknown";
 }

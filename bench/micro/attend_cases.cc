@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "bench/micro/attention.h"
+#include "quant/cpu/matrix_registers.h"
 
 namespace quire::micro {
 namespace {
@@ -11,18 +12,21 @@ constexpr size_t kErrorPages = 64;
 constexpr uint32_t kErrorRows = 8;
 constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 
-// Multiply-accumulates as the kernels execute them for `products` products of a query with a key and as many
-// of a weight with a value: quant/cpu/quads_*-inl.h. VNNI multiplies bytes, queries are two of them and
-// weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Keys that are rotated while they
-// are read are multiplied as floats, or in 16 bits where turn_words-inl.h serves them: two bytes' worth
-// each. What the table of AVX-VNNI leaves to AVX2 (avxvnni.cc) is AVX2's.
-MacCounts macs_of(const FoldedHeads& heads, Isa table, double products) {
+// Multiply-accumulates as the kernels execute them in tiles of `rows` for `products` products of a query with
+// a key and as many of a weight with a value: quant/cpu/quads_*-inl.h. VNNI multiplies bytes, queries are two
+// of them and weights one, or two for values of 8 bits; AVX2 multiplies 16 bits at once. Keys that are
+// rotated while they are read are multiplied as floats, or in 16 bits where turn_words-inl.h serves them: two
+// bytes' worth each. AMX multiplies what VNNI does. What the tables of AVX-VNNI and AMX leave to others
+// (avxvnni.cc, amx.cc) is theirs.
+MacCounts macs_of(const FoldedHeads& heads, Isa table, uint32_t rows, double products) {
   const CodecInfo& key = *find_codec(heads.kind.key_codec);
   const CodecInfo& value = *find_codec(heads.kind.value_codec);
   const bool left = heads.pre_rope() || key.outliers || value.outliers || key.bits > 8 || value.bits > 8 ||
-                    heads.kind.shape.tokens != 64 || heads.kind.shape.dim != 128;
-  const Isa isa = table == Isa::kAvxVnni && left ? Isa::kAvx2 : table;
-  const bool bytes = integer_mac(isa) == Mac::kByte;
+                    heads.kind.shape.tokens != 64 || heads.kind.shape.dim != 128 ||
+                    (table == Isa::kAmx && rows < kLeastMatrixRows);
+  const Isa others = table == Isa::kAvxVnni ? Isa::kAvx2 : table == Isa::kAmx ? Isa::kAvx512 : table;
+  const Isa isa = left ? others : table;
+  const bool bytes = integer_mac(isa) == Mac::kByte || integer_mac(isa) == Mac::kMatrix;
   MacCounts macs{};
   const auto count = [&](bool as_floats, double parts) {
     macs[static_cast<size_t>(as_floats ? float_mac(isa) : integer_mac(isa))] += products * parts;
@@ -103,7 +107,8 @@ TimedCase attend_case(const SharedHeads& heads, const Kernels& kernels, uint32_t
   timed.row.error = error_of(*heads, kernels);
   timed.isa = kernels.isa;
   timed.memory = {heads->memory.data(), heads->bytes()};
-  timed.macs = macs_of(*heads, kernels.isa, tokens_of(*heads) * kv_heads * group * heads->kind.shape.dim);
+  timed.macs =
+      macs_of(*heads, kernels.isa, group, tokens_of(*heads) * kv_heads * group * heads->kind.shape.dim);
   timed.owner = crew;
   timed.work = [crew = crew.get(), threads](uint32_t thread) {
     const size_t pages = crew->heads->pages.size();
@@ -129,7 +134,7 @@ TimedCase prefill_case(const SharedHeads& heads, const Kernels& kernels, uint32_
   timed.isa = kernels.isa;
   timed.memory = {heads->memory.data(), heads->bytes()};
   timed.macs =
-      macs_of(*heads, kernels.isa, tokens_of(*heads) * kv_heads * group * n_q * heads->kind.shape.dim);
+      macs_of(*heads, kernels.isa, rows, tokens_of(*heads) * kv_heads * group * n_q * heads->kind.shape.dim);
   timed.owner = crew;
   timed.work = [crew = crew.get(), threads, measured, kv_heads](uint32_t thread) {
     for (uint64_t tile = thread; tile < measured; tile += threads) {

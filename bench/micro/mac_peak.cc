@@ -2,6 +2,8 @@
 
 #include <immintrin.h>
 
+#include "quant/cpu/matrix_registers.h"
+
 namespace quire::micro {
 namespace {
 
@@ -20,6 +22,19 @@ constexpr uint64_t kTurns = 200'000;
     for (__m512i& sum : sums) asm volatile("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   }
   return kTurns * kSums * sizeof(__m512i);
+}
+
+uint64_t burst_tdpbusd() {
+  const MatrixRegisters registers;
+  for (uint64_t turn = 0; turn < kTurns / 16; ++turn) {
+    multiply_unsigned_signed<2, 0, 1>();
+    multiply_unsigned_signed<3, 0, 1>();
+    multiply_unsigned_signed<4, 0, 1>();
+    multiply_unsigned_signed<5, 0, 1>();
+    multiply_unsigned_signed<6, 0, 1>();
+    multiply_unsigned_signed<7, 0, 1>();
+  }
+  return kTurns / 16 * 6 * kMatrixRows * kMatrixRows * kMatrixRowBytes;
 }
 
 [[gnu::target("avx2,avxvnni")]] uint64_t burst_vpdpbusd_256() {
@@ -88,6 +103,8 @@ constexpr uint64_t kTurns = 200'000;
 
 Mac integer_mac(Isa isa) {
   switch (isa) {
+    case Isa::kAmx:
+      return Mac::kMatrix;
     case Isa::kAvx512:
     case Isa::kAvxVnni:
       return Mac::kByte;
@@ -104,12 +121,14 @@ Mac float_mac(Isa isa) { return isa == Isa::kScalar ? Mac::kScalar : Mac::kFloat
 
 uint64_t mac_burst(Isa isa, Mac mac) {
   switch (mac) {
+    case Mac::kMatrix:
+      return burst_tdpbusd();
     case Mac::kByte:
       return isa == Isa::kAvx512 ? burst_vpdpbusd() : burst_vpdpbusd_256();
     case Mac::kPair:
       return burst_vpmaddwd();
     case Mac::kFloat:
-      return isa == Isa::kAvx512 ? burst_fma_512() : burst_fma_256();
+      return isa == Isa::kAvx512 || isa == Isa::kAmx ? burst_fma_512() : burst_fma_256();
     case Mac::kScalar:
       return burst_mulss();
   }

@@ -10,12 +10,13 @@
 namespace quire::micro {
 
 enum class Mac : uint8_t {
-  kByte,   // avx512 and avxvnni: vpdpbusd, bytes by bytes
-  kPair,   // avx2: vpmaddwd and vpaddd, 16 bits by 16 bits
-  kFloat,  // vfmadd of 512 or 256 bits
-  kScalar  // mulss and addss
+  kByte,    // avx512 and avxvnni: vpdpbusd, bytes by bytes
+  kPair,    // avx2: vpmaddwd and vpaddd, 16 bits by 16 bits
+  kFloat,   // vfmadd of 512 or 256 bits
+  kScalar,  // mulss and addss
+  kMatrix   // amx: tdpbusd, bytes by bytes
 };
-inline constexpr int kMacKinds = 4;
+inline constexpr int kMacKinds = 5;
 
 // What `isa` multiplies integer codes with, and floats.
 Mac integer_mac(Isa isa);

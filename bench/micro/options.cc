@@ -23,12 +23,13 @@ CodecPair pair_named(const std::string& name) {
 
 const Kernels* table_named(const std::string& name) {
   if (name == "best") return &best_kernels();
-  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512}) {
+  for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512, Isa::kAmx}) {
     if (name != isa_name(isa)) continue;
     if (const Kernels* kernels = find_kernels(isa)) return kernels;
     throw CLI::ValidationError("--isa", "this machine has no " + name + "; use best");
   }
-  throw CLI::ValidationError("--isa", "'" + name + "' is none of all, best, scalar, avx2, avxvnni, avx512");
+  throw CLI::ValidationError("--isa",
+                             "'" + name + "' is none of all, best, scalar, avx2, avxvnni, avx512, amx");
 }
 
 std::vector<const Kernels*> tables_named(const std::vector<std::string>& names) {
@@ -38,7 +39,7 @@ std::vector<const Kernels*> tables_named(const std::vector<std::string>& names) 
       tables.push_back(table_named(name));
       continue;
     }
-    for (const Isa isa : {Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2, Isa::kScalar}) {
+    for (const Isa isa : {Isa::kAmx, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2, Isa::kScalar}) {
       if (const Kernels* kernels = find_kernels(isa)) tables.push_back(kernels);
     }
   }
@@ -90,7 +91,7 @@ Options parse_options(int argc, char** argv) {
   app.add_flag("--quick", quick, "less of everything, as defaults of the options below");
   app.add_option("--cases", given.cases)->delimiter(',')->check(CLI::IsMember(cases))->expected(1, -1);
   app.add_option("--codecs", codecs, "of keys and values: rot4, or rot3/rot2")->delimiter(',');
-  app.add_option("--isa", isas, "all, best, avx512, avxvnni, avx2, scalar")->delimiter(',');
+  app.add_option("--isa", isas, "all, best, amx, avx512, avxvnni, avx2, scalar")->delimiter(',');
   CLI::Option* groups = app.add_option("--groups", given.groups, "query heads of one kv head")
                             ->delimiter(',')
                             ->check(CLI::Range(1, 16));

@@ -86,7 +86,8 @@ typedef struct quire_capabilities_info {
   uint32_t struct_size;
   uint32_t io_uring; /* 1 when this kernel lets this process use io_uring */
   uint32_t cuda;     /* 1 when this build has CUDA and finds a device of it */
-  const char* isa; /* kernels in use: "avx512", "avxvnni", "avx2", "neon" or "scalar"; QUIRE_ISA forces one */
+  const char*
+      isa; /* kernels in use: "amx", "avx512", "avxvnni", "avx2", "neon" or "scalar"; QUIRE_ISA forces one */
   const char* codecs; /* names, separated by blanks */
   uint64_t reserved[8];
 } quire_capabilities_info;

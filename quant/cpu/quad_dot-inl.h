@@ -6,6 +6,9 @@
 
 #if defined(QUIRE_SIMD_AVX512)
 #include "quant/cpu/quads_avx512-inl.h"
+#if defined(QUIRE_SIMD_AMX)
+#include "quant/cpu/matrix_dot-inl.h"
+#endif
 #elif defined(QUIRE_SIMD_AVX2)
 #include "quant/cpu/quads_avx2-inl.h"
 #else
@@ -14,6 +17,13 @@
 
 HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
+
+// Whether products are those of matrix_dot-inl.h, which takes levels alone.
+#if defined(QUIRE_SIMD_AMX)
+inline constexpr bool kMatrices = true;
+#else
+inline constexpr bool kMatrices = false;
+#endif
 
 struct QuadSource {
   const uint8_t* codes;
@@ -103,6 +113,9 @@ constexpr int rows_together(int rows) {
 template <Side kSide, Form kForm, bool kPrecise, int kRows, uint32_t kStep, class Start, class Finish>
 HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lanes, const int32_t* operands,
                          Start start, Finish finish) {
+#if defined(QUIRE_SIMD_AMX)
+  matrix_dot<kSide, kPrecise, kRows>(source.codes, quads, lanes, operands, start, finish);
+#else
   constexpr int kTogether = rows_together<kSide, kPrecise>(kRows);
   constexpr uint32_t kColumns = columns_for<kSide, kPrecise>(kTogether, kStep);
   // All groups of rows read the same codes; each asks for its share of those ahead, so that memory is busy
@@ -118,6 +131,7 @@ HWY_INLINE void quad_dot(const QuadSource& source, uint32_t quads, uint32_t lane
         [&](uint32_t lane, const Ints(&sums)[kTogether])
             __attribute__((always_inline)) { finish(kFirst, lane, sums); });
   });
+#endif
 }
 
 }  // namespace quire::HWY_NAMESPACE

@@ -17,8 +17,8 @@ HWY_BEFORE_NAMESPACE();
 namespace quire::HWY_NAMESPACE {
 
 // False where the table is one of another instruction set's but for folded integer codes of the common shape,
-// in post_rope space and without outliers (avxvnni.cc): then nothing else is compiled.
-#if defined(QUIRE_SIMD_AVX_VNNI)
+// in post_rope space and without outliers (avxvnni.cc, amx.cc): then nothing else is compiled.
+#if defined(QUIRE_SIMD_AVX_VNNI) || defined(QUIRE_SIMD_AMX)
 inline constexpr bool kServesAll = false;
 #else
 inline constexpr bool kServesAll = true;
@@ -192,12 +192,12 @@ LoadTerms choose_load_values(const CodecInfo& codec) {
   return &load_token_scales<false, Shape>;
 }
 
-// What unpacks one side's levels; null for codes of 8 bits, which are levels, and floats.
+// What unpacks one side's levels; null for floats, and for codes of 8 bits where vectors take them as levels.
 template <Side kSide>
 UnpackLevels choose_unpack(const CodecInfo& codec) {
   UnpackLevels unpack = nullptr;
   with_form(codec, [&unpack](auto form) {
-    if constexpr (form().bits <= 4) unpack = &unpack_levels<kSide, form()>;
+    if constexpr (form().bits <= (kMatrices ? 8 : 4)) unpack = &unpack_levels<kSide, form()>;
   });
   return unpack;
 }

@@ -9,6 +9,7 @@ namespace quire {
 const Kernels* find_avx2_kernels();     // AVX2, FMA, F16C
 const Kernels* find_avxvnni_kernels();  // these and AVX-VNNI
 const Kernels* find_avx512_kernels();   // AVX-512 F, BW, DQ, VL, VBMI, VNNI
+const Kernels* find_amx_kernels();      // these and AMX with 8-bit integers, where the system lends it
 const Kernels* find_neon_kernels();     // AArch64 with the dot product
 
 }  // namespace quire

@@ -12,8 +12,8 @@
 // lacks the dot product and demands the AES instructions, which the Cortex-A76 need not have; it is taken as
 // baseline code, and the attributes of this project's own code name the dot product.
 //
-// A unit that defines QUIRE_SIMD_AVX_VNNI beside QUIRE_SIMD_AVX2 holds what differs from AVX2, in a namespace
-// of its own, and takes the rest from AVX2's table.
+// A unit that defines QUIRE_SIMD_AVX_VNNI beside QUIRE_SIMD_AVX2, or QUIRE_SIMD_AMX beside QUIRE_SIMD_AVX512,
+// holds what differs from that set, in a namespace of its own, and takes the rest from its table.
 #pragma once
 
 #include <hwy/detect_targets.h>
@@ -55,6 +55,13 @@ using namespace hwy::N_AVX2;
 #elif defined(QUIRE_SIMD_AVX512)
 #undef HWY_TARGET_STR
 #define HWY_TARGET_STR HWY_TARGET_STR_AVX3 ",avx512vbmi,avx512vnni"
+#if defined(QUIRE_SIMD_AMX)
+namespace hwy::N_AMX {
+using namespace hwy::N_AVX3;
+}
+#undef HWY_NAMESPACE
+#define HWY_NAMESPACE N_AMX
+#endif
 #elif defined(QUIRE_SIMD_NEON)
 #undef HWY_BEFORE_NAMESPACE
 #undef HWY_AFTER_NAMESPACE

@@ -47,7 +47,7 @@ static void test_version_and_capabilities(void) {
 
   quire_capabilities_info info = {.struct_size = sizeof info};
   EXPECT_STATUS(QUIRE_OK, quire_capabilities(&info));
-  EXPECT(info.isa != NULL && (strstr("avx512 avxvnni avx2 neon scalar", info.isa) != NULL));
+  EXPECT(info.isa != NULL && (strstr("amx avx512 avxvnni avx2 neon scalar", info.isa) != NULL));
   EXPECT(info.codecs != NULL && strstr(info.codecs, "rot4") != NULL && strstr(info.codecs, "bf16") != NULL);
   EXPECT(info.cuda <= 1);
   info.struct_size = 1;

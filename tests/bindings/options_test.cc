@@ -166,7 +166,7 @@ TEST(InstructionSet, CanBeForced) {
   options.key_codec = options.value_codec = QUIRE_CODEC_ROT4;
   const std::string best = quire::capabilities().isa;
   std::vector<std::string> ran;
-  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "neon"}) {
+  for (const char* isa : {"scalar", "avx2", "avxvnni", "avx512", "amx", "neon"}) {
     ASSERT_EQ(setenv("QUIRE_ISA", isa, 1), 0);
     quire_capabilities_info info{};
     info.struct_size = sizeof info;

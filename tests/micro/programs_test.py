@@ -74,7 +74,7 @@ class Rows(unittest.TestCase):
 
     def test_counted_work_is_what_the_processor_executes(self):
         """Dot instructions of one section, counted step by step, times the products that one of them makes."""
-        isa = self.rows[0]["isa"]
+        isa = self.rows[0]["isa"].replace("amx", "avx512")  # which serves few rows
         if isa not in PRODUCTS or run(STEPS, isa, "rot4", "1", "1").returncode == 1:
             self.skipTest("no program can be traced here, or the kernels are scalar")
         at = section_counts.phases_of(STEPS)

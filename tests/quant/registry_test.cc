@@ -25,6 +25,7 @@ TEST(Registry, EveryInstructionSetHasAName) {
   EXPECT_STREQ(isa_name(Isa::kAvx512), "avx512");
   EXPECT_STREQ(isa_name(Isa::kNeon), "neon");
   EXPECT_STREQ(isa_name(Isa::kAvxVnni), "avxvnni");
+  EXPECT_STREQ(isa_name(Isa::kAmx), "amx");
 }
 
 TEST(Registry, InstructionSetsOfOtherArchitecturesHaveNoTable) {

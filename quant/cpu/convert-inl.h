@@ -21,6 +21,14 @@ HWY_INLINE Ints to_bf16(Floats x) {
   return sign | select(magnitude < splat(0x7F800000), finite, special);
 }
 
+// The same of finite values, in half the instructions.
+HWY_INLINE Ints finite_to_bf16(Floats x) {
+  constexpr float kLargest = 0x1.FEp127F;
+  const Ints bits = bits_of(max(min(x, splat(kLargest)), splat(-kLargest)));
+  const Ints odd = shift_right(bits, 16) & splat(1);
+  return shift_right(bits + splat(0x7FFF) + odd, 16) & splat(0xFFFF);
+}
+
 inline void convert_bf16_to_f32(const uint16_t* in, size_t n, float* out) {
   size_t i = 0;
   for (; i + kLanes <= n; i += kLanes) store(load_bf16(in + i), out + i);

@@ -73,23 +73,35 @@ inline void decode_trellis(SectionShape shape, const SideView& side, const uint8
   }
 }
 
+// f(at, scale, mid) for sixteen channels of a token after the other: of keys a channel is a group, of values
+// a token. scales: of all groups, their midpoints behind them.
+template <class F>
+HWY_INLINE void for_groups(Side side, SectionShape shape, const uint16_t* scales, F f) {
+  if (side == Side::kKey) {
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
+      const Floats scale = load_f16(scales + c);
+      const Floats mid = load_f16(scales + shape.dim + c);
+      for (uint32_t t = 0; t < shape.tokens; ++t) f(size_t{t} * shape.dim + c, scale, mid);
+    }
+    return;
+  }
+  for (uint32_t t = 0; t < shape.tokens; ++t) {
+    const Floats scale = splat(f16_to_f32(scales[t]));
+    const Floats mid = splat(f16_to_f32(scales[shape.tokens + t]));
+    for (uint32_t c = 0; c < shape.dim; c += kLanes) f(size_t{t} * shape.dim + c, scale, mid);
+  }
+}
+
 inline void decode_uniform(Side kind, const CodecInfo& codec, SectionShape shape, const SideView& side,
                            const uint8_t* codes, float* out) {
   const uint16_t* scales = reinterpret_cast<const uint16_t*>(side.meta);
-  const uint16_t* mids = scales + (kind == Side::kKey ? shape.dim : shape.tokens);
   const float top = static_cast<float>((1U << codec.bits) - 1);
   const Floats centre = splat(kind == Side::kKey ? top * 0.5F : static_cast<float>(1U << (codec.bits - 1)));
   const Floats factor = splat(power_of_two(static_cast<int32_t>(side.param)));
-  for (uint32_t t = 0; t < shape.tokens; ++t) {
-    const Floats token_scale = splat(kind == Side::kKey ? 0.0F : f16_to_f32(scales[t]));
-    const Floats token_mid = splat(kind == Side::kKey ? 0.0F : f16_to_f32(mids[t]));
-    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      const size_t at = size_t{t} * shape.dim + c;
-      const Floats scale = kind == Side::kKey ? load_f16(scales + c) : token_scale;
-      const Floats mid = kind == Side::kKey ? load_f16(mids + c) : token_mid;
-      store(((to_floats(load_u8(codes + at)) - centre) * scale + mid) * factor, out + at);
-    }
-  }
+  for_groups(
+      kind, shape, scales, [&](size_t at, Floats scale, Floats mid) __attribute__((always_inline)) {
+        store(((to_floats(load_u8(codes + at)) - centre) * scale + mid) * factor, out + at);
+      });
 }
 
 // Outliers are added before the section's factor: those values are folded a second time.
@@ -115,19 +127,12 @@ inline void decode_nonuniform(Side kind, const CodecInfo& codec, SectionShape sh
   const int8_t* levels = nuq_levels(codec.bits, kind, of_layer);
   const LevelFloats table(codec.bits, levels);
   const uint16_t* scales = reinterpret_cast<const uint16_t*>(side.meta);
-  const uint16_t* mids = scales + (kind == Side::kKey ? shape.dim : shape.tokens);
   const Floats level_unit = splat(kNuqLevelUnit);
   const Floats factor = splat(power_of_two(static_cast<int32_t>(side.param)));
-  for (uint32_t t = 0; t < shape.tokens; ++t) {
-    const Floats token_scale = splat(kind == Side::kKey ? 0.0F : f16_to_f32(scales[t]));
-    const Floats token_mid = splat(kind == Side::kKey ? 0.0F : f16_to_f32(mids[t]));
-    for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      const size_t at = size_t{t} * shape.dim + c;
-      const Floats unit = (kind == Side::kKey ? load_f16(scales + c) : token_scale) * level_unit;
-      const Floats mid = kind == Side::kKey ? load_f16(mids + c) : token_mid;
-      store((lookup(table.levels, load_u8(codes + at)) * unit + mid) * factor, out + at);
-    }
-  }
+  for_groups(
+      kind, shape, scales, [&](size_t at, Floats scale, Floats mid) __attribute__((always_inline)) {
+        store((lookup(table.levels, load_u8(codes + at)) * (scale * level_unit) + mid) * factor, out + at);
+      });
   if (codec.outliers) decode_outliers(kind, shape, side, levels, codes, out);
 }
 

@@ -53,8 +53,8 @@ Result<EncodedBatch> CudaPageEncoder::encode(const EncodeBatch& batch) {
   queue_.up(on_device_.values, host_.values, pages * side);
   queue_.up(on_device_.sections, host_.sections, sections);
   const cuda::EncodeArgs args{layers_.format(batch.layer, batch.first_page),
-                              on_device_.keys,
-                              on_device_.values,
+                              cuda::dense_input(on_device_.keys, config_.shape()),
+                              cuda::dense_input(on_device_.values, config_.shape()),
                               on_device_.sections,
                               on_device_.params,
                               sections};

@@ -15,13 +15,19 @@ __device__ uint64_t mixed(uint64_t z) {
 }
 
 // Box and Muller.
-__global__ void fill_kernel(float* x, size_t n, uint64_t seed) {
+template <typename T>
+__global__ void fill_kernel(T* x, size_t n, uint64_t seed) {
   const size_t step = size_t{gridDim.x} * blockDim.x;
   for (size_t i = size_t{blockIdx.x} * blockDim.x + threadIdx.x; i < n; i += step) {
     const uint64_t bits = mixed((i + 1) * 0x9E3779B97F4A7C15U + mixed(seed));
     const float u = (static_cast<float>(bits >> 40) + 0.5F) * 0x1p-24F;
     const float v = static_cast<float>(bits & 0xFFFFFFU) * 0x1p-24F;
-    x[i] = sqrtf(-2.0F * __logf(u)) * __cosf(6.2831853F * v);
+    const float normal = sqrtf(-2.0F * __logf(u)) * __cosf(6.2831853F * v);
+    if constexpr (sizeof(T) == 4) {
+      x[i] = normal;
+    } else {
+      x[i] = static_cast<uint16_t>(__float_as_uint(normal) >> 16);  // bf16, towards zero
+    }
   }
 }
 
@@ -57,7 +63,11 @@ __global__ void __launch_bounds__(kThreads) multiply_bf16(uint32_t rounds, uint3
 }  // namespace
 
 cudaError_t fill_normal(float* x, size_t n, uint64_t seed, cudaStream_t stream) {
-  return cuda::launch({4096, 256, 0, stream}, fill_kernel, x, n, seed);
+  return cuda::launch({4096, 256, 0, stream}, fill_kernel<float>, x, n, seed);
+}
+
+cudaError_t fill_normal_bf16(uint16_t* x, size_t n, uint64_t seed, cudaStream_t stream) {
+  return cuda::launch({4096, 256, 0, stream}, fill_kernel<uint16_t>, x, n, seed);
 }
 
 cudaError_t multiply(Peak peak, uint32_t blocks, uint32_t rounds, uint32_t* sink, cudaStream_t stream) {

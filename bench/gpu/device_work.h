@@ -11,6 +11,7 @@ namespace quire::gpu {
 
 // x[i] of a unit normal, the same for the same seed.
 cudaError_t fill_normal(float* x, size_t n, uint64_t seed, cudaStream_t stream);
+cudaError_t fill_normal_bf16(uint16_t* x, size_t n, uint64_t seed, cudaStream_t stream);
 
 // `blocks` blocks of 256 threads that each issue `rounds` x 16 matrix instructions per warp, on registers
 // alone. sink: one word, never written. Operations of one launch: peak_ops.

@@ -21,10 +21,44 @@ struct Rows {
     require(fill_normal(keys_in.data(), values, 3, bench.stream), "making keys");
     require(fill_normal(values_in.data(), values, 4, bench.stream), "making values");
   }
+  size_t bytes() const { return keys_in.bytes() + values_in.bytes(); }
   uint32_t count;  // sections
   size_t values;   // numbers of one side
   DeviceMemory<float> keys_in;
   DeviceMemory<float> values_in;
+};
+
+// As many bytes of sections as an engine has them: bf16 [tokens][kv_heads][dim], which kernels rotate on the
+// way where codecs want it.
+struct Tensors {
+  explicit Tensors(const Bench& bench)
+      : heads(bench.options.kv_heads),
+        count(static_cast<uint32_t>(cold_bytes(bench) / (4 * heads * section(bench)) + 1) * heads),
+        keys_in(count * section(bench)),
+        values_in(count * section(bench)) {
+    require(fill_normal_bf16(keys_in.data(), count * section(bench), 3, bench.stream), "making keys");
+    require(fill_normal_bf16(values_in.data(), count * section(bench), 4, bench.stream), "making values");
+  }
+  static size_t section(const Bench& bench) {
+    return size_t{bench.options.shape.tokens} * bench.options.shape.dim;
+  }
+  cuda::EncodeInput input(const DeviceMemory<uint16_t>& x, const cuda::DeviceCodec& codec,
+                          SectionShape shape) const {
+    const bool rotated = find_codec(codec.id)->space == CodecSpace::kRotated;
+    const uint64_t row = uint64_t{heads} * shape.dim;
+    return {.data = x.data(),
+            .type = cuda::InputType::kBf16,
+            .heads = heads,
+            .page_stride = shape.tokens * row,
+            .head_stride = shape.dim,
+            .token_stride = row,
+            .rotate = rotated && cuda::rotates_input(shape)};
+  }
+  size_t bytes() const { return keys_in.bytes() + values_in.bytes(); }
+  uint32_t heads;
+  uint32_t count;  // sections, in whole pages
+  DeviceMemory<uint16_t> keys_in;
+  DeviceMemory<uint16_t> values_in;
 };
 
 // Room for folded sections, one after the other.
@@ -41,14 +75,33 @@ struct Sections {
   }
   cudaError_t encode(const Bench& bench, const Rows& rows) const {
     return cuda::encode_sections(
-        {format, rows.keys_in.data(), rows.values_in.data(), places.data(), params.data(), rows.count},
+        {format, cuda::dense_input(rows.keys_in.data(), format.shape),
+         cuda::dense_input(rows.values_in.data(), format.shape), places.data(), params.data(), rows.count},
         bench.stream);
+  }
+  cudaError_t encode(const Bench& bench, const Tensors& tensors) const {
+    return cuda::encode_sections({format, tensors.input(tensors.keys_in, format.key, format.shape),
+                                  tensors.input(tensors.values_in, format.value, format.shape), places.data(),
+                                  params.data(), tensors.count},
+                                 bench.stream);
   }
   cuda::SectionFormat format;
   DeviceMemory<uint8_t> bytes;
   DeviceMemory<uint8_t*> places;
   DeviceMemory<uint32_t> params;
 };
+
+template <typename Input>
+void time_encode(const Bench& bench, const Input& input, const std::string& name, double goal) {
+  for (const CodecPair& codecs : bench.options.codecs) {
+    const Sections sections(bench, codecs, input.count);
+    const Time time = time_calls(bench.stream, bench.options.batches,
+                                 [&](uint32_t) { return sections.encode(bench, input); });
+    const auto moved = static_cast<double>(input.bytes() + sections.bytes.bytes());
+    bench.report->add(
+        {"encode", codecs.name() + " of " + name, time, moved, "B", bench.copy_rate, "copy", goal});
+  }
+}
 
 }  // namespace
 
@@ -68,15 +121,8 @@ void measure_copy(Bench* bench) {
 }
 
 void run_encode(const Bench& bench) {
-  const Rows rows(bench);
-  for (const CodecPair& codecs : bench.options.codecs) {
-    const Sections sections(bench, codecs, rows.count);
-    const Time time = time_calls(bench.stream, bench.options.batches,
-                                 [&](uint32_t) { return sections.encode(bench, rows); });
-    const double moved = 8.0 * static_cast<double>(rows.values) + static_cast<double>(sections.bytes.bytes());
-    bench.report->add(
-        {"encode", codecs.name() + " of f32", time, moved, "B", bench.copy_rate, "copy", kEncodeGoal});
-  }
+  time_encode(bench, Rows(bench), "f32", kEncodeGoal);
+  time_encode(bench, Tensors(bench), "tensors of bf16", 0);
 }
 
 void run_decode(const Bench& bench) {

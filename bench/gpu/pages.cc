@@ -55,9 +55,10 @@ std::vector<SectionRef> FoldedPages::fold(const Bench& bench) const {
     require(fill_normal(tokens.data(), values, 2 * first + 1, bench.stream), "making values");
     const DeviceMemory<uint8_t*> device_sections(sections);
     const DeviceMemory<uint32_t> params(2 * sections.size());
-    require(cuda::encode_sections({format_, keys.data(), tokens.data(), device_sections.data(), params.data(),
-                                   static_cast<uint32_t>(sections.size())},
-                                  bench.stream),
+    require(cuda::encode_sections(
+                {format_, cuda::dense_input(keys.data(), shape), cuda::dense_input(tokens.data(), shape),
+                 device_sections.data(), params.data(), static_cast<uint32_t>(sections.size())},
+                bench.stream),
             "encoding");
     require(cudaStreamSynchronize(bench.stream), "encoding");
     const std::vector<uint32_t> param = params.host();

@@ -32,17 +32,35 @@ cudaError_t encode_side(const EncodeArgs& args, Side side, cudaStream_t stream) 
   }
 }
 
+// Whether these are values in the codec's space one after another.
+bool is_dense(const EncodeInput& input, SectionShape shape) {
+  const uint64_t section = uint64_t{shape.tokens} * shape.dim;
+  return input.type == InputType::kF32 && !input.rotate && input.token_stride == shape.dim &&
+         input.page_stride == input.heads * section && (input.heads == 1 || input.head_stride == section);
+}
+bool can_rotate(const EncodeArgs& args, Side side) {
+  const bool in_space = find_codec(codec_of(args, side).id)->space == CodecSpace::kRotated;
+  return in_space && rotates_input(args.format.shape);
+}
+bool takes_inputs(const EncodeArgs& args) {
+  return (!args.keys.rotate || can_rotate(args, Side::kKey)) &&
+         (!args.values.rotate || can_rotate(args, Side::kValue)) &&
+         (args.digests == nullptr || is_dense(args.keys, args.format.shape));
+}
+
 }  // namespace
 
+bool rotates_input(SectionShape shape) { return shape.tokens <= 64 && (shape.dim == 64 || shape.dim == 128); }
+
 cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream) {
-  if (!has_kernels(args.format)) return cudaErrorNotSupported;
+  if (!has_kernels(args.format) || !takes_inputs(args)) return cudaErrorNotSupported;
   if (args.count == 0) return cudaSuccess;
   const cudaError_t keys = encode_side(args, Side::kKey, stream);
   if (keys != cudaSuccess) return keys;
   if (args.digests != nullptr) {
     // Right behind the keys' encoder: of a thousand sections or fewer they are in the L2 cache still.
-    const cudaError_t digests =
-        make_digests({args.format.shape, args.keys, args.digests, args.count}, stream);
+    const auto* dense = static_cast<const float*>(args.keys.data);
+    const cudaError_t digests = make_digests({args.format.shape, dense, args.digests, args.count}, stream);
     if (digests != cudaSuccess) return digests;
   }
   return encode_side(args, Side::kValue, stream);

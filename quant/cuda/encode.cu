@@ -26,11 +26,13 @@ __host__ __device__ __forceinline__ bool is_copy(const DeviceCodec& codec, bool 
   return codec.id == CodecId::kF32 && !is_key;
 }
 __device__ __forceinline__ void copy_values(const Job& job) {
-  for (uint32_t i = threadIdx.x; i < job.shape.tokens * job.shape.dim / 4; i += kThreads) {
-    const bool sink = 4 * i / job.shape.dim < job.first;
-    const auto four = load_as<uint4>(job.rows.x + size_t{4} * i);
-    store_as<uint4>(job.codes + size_t{16} * i, sink ? make_uint4(0, 0, 0, 0) : four);
-  }
+  job.rows.with_fours([&](auto rows) {
+    for (uint32_t i = threadIdx.x; i < job.shape.tokens * job.shape.dim / 4; i += kThreads) {
+      const uint32_t token = 4 * i / job.shape.dim;
+      const float4 four = rows.four(token, 4 * i % job.shape.dim);
+      store_as<float4>(job.codes + size_t{16} * i, token < job.first ? make_float4(0, 0, 0, 0) : four);
+    }
+  });
 }
 
 __device__ __forceinline__ void encode_float(const Job& job) {
@@ -115,7 +117,7 @@ __device__ __forceinline__ void encode_uniform(const Job& job, const Scales& sca
   const auto last = static_cast<float>((1U << job.codec.bits) - 1);
   const float centre = job.is_key ? __fmul_rn(last, 0.5F) : static_cast<float>(1U << (job.codec.bits - 1));
   const bool is_key = job.is_key;
-  const Rows rows = job.rows;
+  const InputRows rows = job.rows;
   const float down = job.down;
   write_codes(job, [=](uint32_t token, uint32_t channel) {
     const uint32_t group = is_key ? channel : token;
@@ -179,7 +181,7 @@ __device__ __forceinline__ int2 encode_rotated(const Job& job, const Scales& sca
     if (code == 0) scales.scale_inverse[t] = 0.0F;
   }
   __syncthreads();
-  const Rows rows = job.rows;
+  const InputRows rows = job.rows;
   const float down = job.down;
   const uint32_t bits = job.codec.bits;
   write_codes(job, [=](uint32_t token, uint32_t channel) {
@@ -193,32 +195,40 @@ __device__ __forceinline__ int2 encode_rotated(const Job& job, const Scales& sca
 
 // ---- a section ----
 
+// Values to rows of [dim + 1] in shared memory.
+__device__ __forceinline__ void stage_rows(const Job& job, float* staged) {
+  const uint32_t dim = job.shape.dim;
+  job.rows.with_fours([=](auto rows) {
+    for (uint32_t i = threadIdx.x; i < job.shape.tokens * dim / 4; i += kThreads) {
+      const uint32_t token = 4 * i / dim;
+      const uint32_t channel = 4 * i % dim;
+      const float4 four = rows.four(token, channel);
+      float* row = staged + size_t{token} * (dim + 1) + channel;
+      row[0] = four.x;
+      row[1] = four.y;
+      row[2] = four.z;
+      row[3] = four.w;
+    }
+  });
+}
+
 __global__ void __launch_bounds__(kThreads, 3)
     encode_kernel(const __grid_constant__ EncodeArgs args, bool staged, bool is_key) {
   const SectionFormat& format = args.format;
   const SectionShape shape = format.shape;
   uint8_t* section = args.sections[blockIdx.x];
-  const float* values = (is_key ? args.keys : args.values) + size_t{blockIdx.x} * shape.tokens * shape.dim;
 
   Smem shared;
   float* scratch = shared.take<float>(32);
   const Scales scales{shared.take<float>(256), shared.take<float>(256)};
   int* steps = shared.take<int>(128);
   float* staged_rows = shared.take<float>(staged ? size_t{shape.tokens} * (shape.dim + 1) : 1);
+  Job job = make_job(args, is_key, section, scratch);
   if (staged) {
-    for (uint32_t i = threadIdx.x; i < shape.tokens * shape.dim / 4; i += kThreads) {
-      const auto four = load_as<float4>(values + size_t{4} * i);
-      float* row = staged_rows + size_t{4 * i / shape.dim} * (shape.dim + 1) + 4 * i % shape.dim;
-      row[0] = four.x;
-      row[1] = four.y;
-      row[2] = four.z;
-      row[3] = four.w;
-    }
+    stage_rows(job, staged_rows);
+    job.rows = {staged_rows, shape.dim + 1, InputType::kF32};
     __syncthreads();
   }
-
-  Job job = make_job(args, is_key, section, scratch);
-  if (staged) job.rows = {staged_rows, shape.dim + 1};
   write_sinks_and_padding(args, job, section);
   uint32_t param = 0;
   if (is_copy(job.codec, is_key)) {

@@ -3,20 +3,11 @@
 // a multiple of 32 threads; functions are called by all of them unless said otherwise.
 #pragma once
 
-#include "quant/cuda/launch.h"
+#include "quant/cuda/encode_input.cuh"
 #include "quant/cuda/mean_codes.cuh"
 #include "quant/cuda/numbers.cuh"
 
 namespace quire::cuda {
-
-// Values of a section, in global or in shared memory.
-struct Rows {
-  const float* x;
-  uint32_t stride;
-  __device__ __forceinline__ float operator()(uint32_t token, uint32_t channel) const {
-    return x[size_t{token} * stride + channel];
-  }
-};
 
 // What all steps share.
 struct Job {
@@ -26,7 +17,7 @@ struct Job {
   uint32_t first;  // tokens below it are sinks
   uint8_t* codes;
   uint8_t* meta;
-  Rows rows;
+  InputRows rows;
   float* scratch;  // [32]
   float down;      // 2^-e
 
@@ -40,14 +31,13 @@ struct Job {
 __device__ __forceinline__ Job make_job(const EncodeArgs& args, bool is_key, uint8_t* section,
                                         float* scratch) {
   const SectionFormat& format = args.format;
-  const size_t at = size_t{blockIdx.x} * format.shape.tokens * format.shape.dim;
   return {is_key ? format.key : format.value,
           is_key,
           format.shape,
           format.sink_tokens,
           section + (is_key ? format.layout.key_codes : format.layout.value_codes),
           section + (is_key ? format.layout.key_meta : format.layout.value_meta),
-          {(is_key ? args.keys : args.values) + at, format.shape.dim},
+          input_rows(input_of(args, is_key)),
           scratch,
           1.0F};
 }

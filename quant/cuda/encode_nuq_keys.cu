@@ -29,7 +29,7 @@ struct Workplace {
 struct Section {
   SectionShape shape;
   uint32_t first;  // tokens below it are sinks
-  const float* keys;
+  InputRows keys;
   uint8_t* bytes;
   uint8_t* codes;
   uint8_t* meta;
@@ -39,7 +39,7 @@ __device__ __forceinline__ Section section_of_block(const EncodeArgs& args) {
   const SectionShape shape = args.format.shape;
   const SectionLayout& layout = args.format.layout;
   uint8_t* bytes = args.sections[blockIdx.x];
-  return {shape, args.format.sink_tokens,  args.keys + size_t{blockIdx.x} * shape.tokens * shape.dim,
+  return {shape, args.format.sink_tokens,  input_rows(args.keys),
           bytes, bytes + layout.key_codes, bytes + layout.key_meta};
 }
 
@@ -47,7 +47,7 @@ template <uint32_t kDim>
 __device__ __forceinline__ void write_sinks(const EncodeArgs& args, const Section& section) {
   uint8_t* sinks = section.bytes + args.format.layout.sink_keys;
   for (uint32_t i = threadIdx.x; i < section.first * kDim; i += kDim) {
-    store_as<uint16_t>(sinks + size_t{2} * i, f32_to_bf16(section.keys[i]));
+    store_as<uint16_t>(sinks + size_t{2} * i, f32_to_bf16(section.keys(i / kDim, i % kDim)));
   }
 }
 
@@ -108,7 +108,7 @@ __device__ __forceinline__ void write_outliers(const Section& section, const Wor
   if (threadIdx.x % kParts != 0) return;
   uint32_t stored = 0;
   if (group != kNoGroup) {
-    const float value = __fmul_rn(section.keys[token * kDim + group], down);
+    const float value = __fmul_rn(section.keys(token, group), down);
     stored = fold_outlier(group, value, place.groups, *place.search);
   }
   store_as<uint16_t>(section.meta + 4 * kDim + size_t{2} * token, static_cast<uint16_t>(stored));

@@ -68,14 +68,14 @@ __device__ __forceinline__ uint32_t find_outliers(const Job& job, const Workplac
 
 // The outlier of channel threadIdx.x as stored.
 template <uint32_t kDim>
-__device__ __forceinline__ void write_outliers(const Job& job, const Workplace& place, const float* section,
+__device__ __forceinline__ void write_outliers(const Job& job, const Workplace& place, const InputRows& rows,
                                                float down, uint32_t group) {
   __syncthreads();
   const uint32_t channel = threadIdx.x;
   if (channel >= kDim) return;
   uint32_t stored = 0;
   if (group != kNoGroup) {
-    const float value = __fmul_rn(section[group * kDim + channel], down);
+    const float value = __fmul_rn(rows(group, channel), down);
     stored = fold_outlier(group, value, place.groups, *place.search);
   }
   store_as<uint16_t>(job.meta + size_t{4} * job.shape.tokens + size_t{2} * channel,
@@ -106,7 +106,7 @@ __device__ __forceinline__ int fold_plain(const Job& job, const Workplace& place
 
 template <int kSixteens>
 __device__ __forceinline__ int fold_with_outliers(const Job& job, const Workplace& place,
-                                                  const float* section, Values<kSixteens>& values,
+                                                  const InputRows& rows, Values<kSixteens>& values,
                                                   Codes<kSixteens>& codes) {
   const int exponent = scale_down(job, values);
   LeftOut<kSixteens> left_out;
@@ -123,7 +123,7 @@ __device__ __forceinline__ int fold_with_outliers(const Job& job, const Workplac
   const NuqGroup fitted = nuq_fitted(sums, ranged);
   write_group(job, fitted);
   if (job.lane == 0) store_group(place.groups + job.token, units, fitted);
-  write_outliers<16 * kSixteens>(job, place, section, power_of_two(-exponent), outlier);
+  write_outliers<16 * kSixteens>(job, place, rows, power_of_two(-exponent), outlier);
   return exponent;
 }
 
@@ -146,8 +146,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor)
     place.left_out = shared.take<uint32_t>(kLanesOfToken * tokens);
     place.candidates = shared.take<Candidate>(kLanesOfToken * tokens);
     place.rows = shared.take<float>(size_t{tokens} * row_floats(kDim));
-    const float* section = args.values + size_t{blockIdx.x} * tokens * kDim;
-    exponent = fold_with_outliers(job, place, section, values, codes);
+    exponent = fold_with_outliers(job, place, input_rows(args.values), values, codes);
   } else {
     place.rows = shared.take<float>(size_t{tokens} / 8 * kDim);
     exponent = fold_plain(job, place, values, codes);

@@ -3,8 +3,9 @@
 // head_dim 64 and 128, pages of 32 and 64 tokens.
 #pragma once
 
-#include "quant/cuda/launch.h"
+#include "quant/cuda/encode_input.cuh"
 #include "quant/cuda/numbers.cuh"
+#include "quant/hadamard.h"
 
 namespace quire::cuda::registers {
 
@@ -160,16 +161,80 @@ __device__ __forceinline__ void write_plane(const Job& job, uint8_t* plane, uint
 }
 
 template <int kSixteens>
-__device__ __forceinline__ void load_values(const float* section, const Job& job, Values<kSixteens>& values) {
-  const float* row = section + size_t{job.token} * 16 * kSixteens + 4 * job.lane;
+__device__ __forceinline__ void load_values(const EncodeInput& input, const Job& job,
+                                            Values<kSixteens>& values) {
+  input_rows(input).with_fours([&](auto rows) {
+#pragma unroll
+    for (int k = 0; k < kSixteens; ++k) {
+      const float4 four = rows.four(job.token, 16 * static_cast<uint32_t>(k) + 4 * job.lane);
+      values.x[k][0] = four.x;
+      values.x[k][1] = four.y;
+      values.x[k][2] = four.z;
+      values.x[k][3] = four.w;
+    }
+  });
+}
+
+// Values become H (diag values), FORMATS.md "Rotation", diag: [dim] or nullptr. The butterflies' distances
+// grow: four neighbours lie in a thread, four lanes have sixteen.
+template <int kSixteens>
+__device__ __forceinline__ void rotate_values(const float* diag, uint32_t lane, Values<kSixteens>& values) {
+  constexpr float kNorm = hadamard_norm(16 * kSixteens);
 #pragma unroll
   for (int k = 0; k < kSixteens; ++k) {
-    const auto four = load_as<float4>(row + 16 * k);
-    values.x[k][0] = four.x;
-    values.x[k][1] = four.y;
-    values.x[k][2] = four.z;
-    values.x[k][3] = four.w;
+    float(&x)[4] = values.x[k];
+#pragma unroll
+    for (int j = 0; j < 4; ++j) x[j] = fminf(fmaxf(x[j], -kRotationClamp), kRotationClamp);
+    if (diag != nullptr) {
+      const auto four = load_as<float4>(diag + 16 * k + 4 * lane);
+      const float factors[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j) x[j] = __fmul_rn(x[j], factors[j]);
+    }
+    const float near[4] = {__fadd_rn(x[0], x[1]), __fsub_rn(x[0], x[1]), __fadd_rn(x[2], x[3]),
+                           __fsub_rn(x[2], x[3])};
+    x[0] = __fadd_rn(near[0], near[2]);
+    x[1] = __fadd_rn(near[1], near[3]);
+    x[2] = __fsub_rn(near[0], near[2]);
+    x[3] = __fsub_rn(near[1], near[3]);
+#pragma unroll
+    for (uint32_t distance = 1; distance < kLanesOfToken; distance *= 2) {
+      const float sign = (lane & distance) == 0 ? 1.0F : -1.0F;  // a product with it is exact
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        x[j] = fmaf(x[j], sign, __shfl_xor_sync(kAllLanes, x[j], static_cast<int>(distance)));
+    }
   }
+#pragma unroll
+  for (int distance = 1; distance < kSixteens; distance *= 2) {
+#pragma unroll
+    for (int k = 0; k < kSixteens; ++k) {
+      if ((k & distance) != 0) continue;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        const float low = values.x[k][j];
+        const float high = values.x[k | distance][j];
+        values.x[k][j] = __fadd_rn(low, high);
+        values.x[k | distance][j] = __fsub_rn(low, high);
+      }
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < kSixteens; ++k) {
+#pragma unroll
+    for (int j = 0; j < 4; ++j) values.x[k][j] = __fmul_rn(values.x[k][j], kNorm);
+  }
+}
+
+// kRotate: values are rotated where the input wants it.
+template <bool kRotate, int kSixteens>
+__device__ __forceinline__ void load_input(const EncodeInput& input, const Job& job,
+                                           Values<kSixteens>& values) {
+  load_values(input, job, values);
+  if (!kRotate || !input.rotate) return;
+  const float* balance = input.balance;
+  if (balance != nullptr) balance += size_t{blockIdx.x % input.heads} * 16 * kSixteens;
+  rotate_values(balance, job.lane, values);
 }
 
 // The planes of a codec. parts: as in write_values.
@@ -206,7 +271,7 @@ __device__ __forceinline__ void store_row(const Job& job, const Values<kSixteens
 
 // What a thread starts with: its job and its values, those of sinks written and then taken for zeros, which
 // must be finite and are not looked at. With the side of values comes the section's padding.
-template <int kSixteens, bool kKeys>
+template <int kSixteens, bool kKeys, bool kRotate = false>
 __device__ __forceinline__ Job start(const EncodeArgs& args, float* scratch, Values<kSixteens>& values) {
   constexpr uint32_t kDim = 16 * kSixteens;
   const SectionLayout& layout = args.format.layout;
@@ -219,7 +284,7 @@ __device__ __forceinline__ Job start(const EncodeArgs& args, float* scratch, Val
                 section + (kKeys ? layout.key_codes : layout.value_codes),
                 section + (kKeys ? layout.key_meta : layout.value_meta),
                 scratch};
-  load_values((kKeys ? args.keys : args.values) + size_t{blockIdx.x} * shape.tokens * kDim, job, values);
+  load_input<kRotate>(input_of(args, kKeys), job, values);
   if (job.token < job.first) {
     uint8_t* sinks = section + (kKeys ? layout.sink_keys : layout.sink_values);
     write_sink(sinks + size_t{2} * job.token * kDim, job.lane, values);

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kMaxThreads, kBlocksPerProcessor)
   place.rows = shared.take<float>(size_t{shape.tokens} * row_floats(kDim));
 
   Values<kSixteens> values;
-  const Job job = start<kSixteens, kKeys>(args, scratch, values);
+  const Job job = start<kSixteens, kKeys, true>(args, scratch, values);
   if (threadIdx.x < 1U << kBits) {
     place.levels[threadIdx.x] = static_cast<float>(kLevelTables.levels[table_of(kBits)][threadIdx.x]);
   }

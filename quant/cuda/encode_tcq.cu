@@ -14,8 +14,8 @@ namespace {
 using registers::kMaxThreads;
 using registers::Values;
 
-// Thirty-two states take more registers.
-constexpr uint32_t blocks_per_processor(uint32_t bits) { return bits == 1 ? 2 : 3; }
+// Thirty-two states take more registers, and so does the rotation of values that are read once more.
+constexpr uint32_t blocks_per_processor(uint32_t bits, bool rotate) { return bits == 1 || rotate ? 2 : 3; }
 
 // Shared memory of a block.
 struct Workplace {
@@ -96,18 +96,19 @@ __device__ __forceinline__ TokenScale set_targets(const registers::Job& job,
 
 // The products of a token's residuals with its levels, which stand in the grid. Values come from memory once
 // more: a walk along a chain takes the registers.
-template <int kSixteens, bool kKeys>
-__device__ __forceinline__ float sum_products(const registers::Job& job, const float* section, float down,
+template <int kSixteens, bool kKeys, bool kRotate>
+__device__ __forceinline__ float sum_products(const EncodeInput& input, const registers::Job& job, float down,
                                               const float* mean, const int8_t* grid) {
-  const float* row = section + size_t{job.token} * 16 * kSixteens + 4 * job.lane;
+  Values<kSixteens> values;
+  registers::load_input<kRotate>(input, job, values);
   float sums[4] = {};
 #pragma unroll
   for (int k = 0; k < kSixteens; ++k) {
-    const auto x = load_as<float4>(row + 16 * k);
+    const float(&x)[4] = values.x[k];
     const auto means = load_as<float4>(mean + 16 * k + 4 * job.lane);
     const float residuals[4] = {
-        __fsub_rn(__fmul_rn(x.x, down), means.x), __fsub_rn(__fmul_rn(x.y, down), means.y),
-        __fsub_rn(__fmul_rn(x.z, down), means.z), __fsub_rn(__fmul_rn(x.w, down), means.w)};
+        __fsub_rn(__fmul_rn(x[0], down), means.x), __fsub_rn(__fmul_rn(x[1], down), means.y),
+        __fsub_rn(__fmul_rn(x[2], down), means.z), __fsub_rn(__fmul_rn(x[3], down), means.w)};
 #pragma unroll
     for (int j = 0; j < 4; ++j) {
       const auto level = static_cast<float>(grid[grid_index<kSixteens, kKeys>(job, k, j)]);
@@ -128,7 +129,7 @@ __device__ __forceinline__ void code_lanes(const Workplace& place, uint32_t lane
   __syncthreads();
 }
 
-template <uint32_t kBits, int kSixteens, bool kKeys>
+template <uint32_t kBits, int kSixteens, bool kKeys, bool kRotate>
 __device__ __forceinline__ uint32_t fold_side(const EncodeArgs& args, const registers::Job& job,
                                               const Workplace& place, Values<kSixteens>& values) {
   constexpr uint32_t kDim = 16 * kSixteens;
@@ -143,8 +144,8 @@ __device__ __forceinline__ uint32_t fold_side(const EncodeArgs& args, const regi
   const uint32_t chain = kKeys ? kDim : tokens;
   code_lanes<kBits>(place, lanes, chain);
   const Job planes = make_job(args, kKeys, args.sections[blockIdx.x], job.scratch);
-  const float products =
-      sum_products<kSixteens, kKeys>(job, planes.rows.x, power_of_two(-exponent), place.mean, place.grid);
+  const float products = sum_products<kSixteens, kKeys, kRotate>(
+      input_of(args, kKeys), job, power_of_two(-exponent), place.mean, place.grid);
   if (job.lane == 0) {
     place.scales[job.token] = token.scale > 0.0F ? trellis_scale(token.energy, products, token.scale) : 0.0F;
   }
@@ -156,8 +157,8 @@ __device__ __forceinline__ uint32_t fold_side(const EncodeArgs& args, const regi
   return pack_trellis_param(range, mean_step + kStepsPerOctave * exponent);
 }
 
-template <uint32_t kBits, int kSixteens, bool kKeys>
-__global__ void __launch_bounds__(kMaxThreads, blocks_per_processor(kBits))
+template <uint32_t kBits, int kSixteens, bool kKeys, bool kRotate>
+__global__ void __launch_bounds__(kMaxThreads, blocks_per_processor(kBits, kRotate))
     encode_tcq_kernel(const __grid_constant__ EncodeArgs args) {
   constexpr uint32_t kDim = 16 * kSixteens;
   const uint32_t tokens = args.format.shape.tokens;
@@ -171,7 +172,7 @@ __global__ void __launch_bounds__(kMaxThreads, blocks_per_processor(kBits))
   place.rows = shared.take<float>(size_t{tokens} * registers::row_floats(kDim));
   place.survivors = reinterpret_cast<uint32_t*>(place.rows);
   Values<kSixteens> values;
-  const registers::Job job = registers::start<kSixteens, kKeys>(args, scratch, values);
+  const registers::Job job = registers::start<kSixteens, kKeys, kRotate>(args, scratch, values);
   if (threadIdx.x < kTrellisLevels) {
     place.levels[threadIdx.x] = kTrellisTables.levels[kBits - 1][threadIdx.x];
   }
@@ -179,7 +180,7 @@ __global__ void __launch_bounds__(kMaxThreads, blocks_per_processor(kBits))
   if (job.first == tokens) {
     clear_side(make_job(args, kKeys, args.sections[blockIdx.x], scratch));
   } else {
-    param = fold_side<kBits, kSixteens, kKeys>(args, job, place, values);
+    param = fold_side<kBits, kSixteens, kKeys, kRotate>(args, job, place, values);
   }
   if (threadIdx.x == 0) args.params[2 * blockIdx.x + (kKeys ? 0 : 1)] = param;
 }
@@ -191,7 +192,9 @@ cudaError_t launch_side(const EncodeArgs& args, cudaStream_t stream) {
   const size_t bytes = (32 + kDim + tokens + size_t{tokens} * registers::row_floats(kDim)) * sizeof(float) +
                        kTrellisLevels + size_t{tokens} * kDim;
   return launch({args.count, registers::kLanesOfToken * tokens, bytes, stream},
-                encode_tcq_kernel<kBits, kSixteens, kKeys>, args);
+                input_of(args, kKeys).rotate ? encode_tcq_kernel<kBits, kSixteens, kKeys, true>
+                                             : encode_tcq_kernel<kBits, kSixteens, kKeys, false>,
+                args);
 }
 
 template <uint32_t kBits>

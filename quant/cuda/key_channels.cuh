@@ -12,12 +12,18 @@ template <int kQuads>
 using Tokens = registers::Values<kQuads>;
 
 template <uint32_t kDim, int kQuads>
-__device__ __forceinline__ void load_tokens(const float* section, Tokens<kQuads>& tokens) {
-  const float* at = section + threadIdx.x;
+__device__ __forceinline__ void load_tokens(const InputRows& keys, Tokens<kQuads>& tokens) {
+  const auto load = [&](auto rows) {
 #pragma unroll
-  for (int q = 0; q < kQuads; ++q) {
+    for (int q = 0; q < kQuads; ++q) {
 #pragma unroll
-    for (int j = 0; j < 4; ++j) tokens.x[q][j] = at[(4 * q + j) * kDim];
+      for (int j = 0; j < 4; ++j) tokens.x[q][j] = rows.one(4 * q + j, threadIdx.x);
+    }
+  };
+  if (keys.type == InputType::kF32 && keys.token_stride == kDim) {
+    load(TypedRows<F32Input, false>{static_cast<const float*>(keys.first), kDim});  // one address for all
+  } else {
+    keys.typed<false>(load);
   }
 }
 

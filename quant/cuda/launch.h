@@ -46,16 +46,45 @@ bool has_kernels(const SectionFormat& format);
 // nothing.
 const char* device_refusal(const PageKind& kind);
 
-// keys, values: [sections][tokens][dim] f32 in the codec's space, finite. Writes sections[i], all bytes of
-// it, and params[i] = {key param, value param}.
+// Types of unfolded values.
+enum class InputType : uint8_t { kF32, kBf16, kF16 };
+constexpr size_t input_bytes(InputType type) { return type == InputType::kF32 ? 4 : 2; }
+
+// Unfolded values of one side of sections, pages of `heads` of them one after another, where an engine has
+// them: channel c of token t of section i is element
+//   i / heads * page_stride + i % heads * head_stride + t * token_stride + c
+// of data, which is aligned to its type. Finite, and in the codec's space. Faster where data and strides are
+// multiples of four elements.
+struct EncodeInput {
+  const void* data;
+  InputType type;
+  uint32_t heads;
+  uint64_t page_stride;
+  uint64_t head_stride;
+  uint64_t token_stride;
+  // Of codecs in rotated space in shapes that rotates_input takes: values are not in it yet, and are rotated
+  // as they are read (FORMATS.md, Rotation). balance: [heads][dim], aligned to 16 bytes, or nullptr.
+  bool rotate = false;
+  const float* balance = nullptr;
+};
+// [sections][tokens][dim] f32.
+constexpr EncodeInput dense_input(const float* x, SectionShape shape) {
+  const uint64_t section = uint64_t{shape.tokens} * shape.dim;
+  return {x, InputType::kF32, 1, section, 0, shape.dim};
+}
+
+bool rotates_input(SectionShape shape);
+
+// Writes sections[i], all bytes of it, and params[i] = {key param, value param}.
 struct EncodeArgs {
   SectionFormat format;
-  const float* keys;
-  const float* values;
+  EncodeInput keys;
+  EncodeInput values;
   uint8_t* const* sections;
   uint32_t* params;  // [sections][2]
   uint32_t count;
-  // Of the keys, as make_digests has them, where they are wanted; or nullptr.
+  // Of the keys, as make_digests has them, where they are wanted; or nullptr. They want keys that are dense
+  // and not to be rotated: with others the call returns cudaErrorNotSupported.
   uint8_t* const* digests = nullptr;
 };
 [[nodiscard]] cudaError_t encode_sections(const EncodeArgs& args, cudaStream_t stream);

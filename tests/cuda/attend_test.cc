@@ -185,8 +185,7 @@ TEST_F(CudaAttend, RefusesWhatHasNoKernels) {
   args.section_count = args.run_sections = args.rows = args.kv_heads = 1;
   args.format.key.id = CodecId{200};
   EXPECT_EQ(attend_decode(args, nullptr), cudaErrorNotSupported);
-  EXPECT_EQ(encode_sections({args.format, nullptr, nullptr, nullptr, nullptr, 1}, nullptr),
-            cudaErrorNotSupported);
+  EXPECT_EQ(encode_sections({args.format, {}, {}, nullptr, nullptr, 1}, nullptr), cudaErrorNotSupported);
   EXPECT_EQ(decode_sections({args.format, nullptr, nullptr, nullptr, 1}, nullptr), cudaErrorNotSupported);
   args.format.key.id = CodecId::kRot4;
   args.format.shape.dim = 48;

@@ -8,8 +8,6 @@
 namespace quire::cuda::test {
 namespace {
 
-using Sections = std::vector<std::vector<float>>;
-
 constexpr SectionShape kShapes[] = {{32, 64}, {64, 128}, {64, 64}, {32, 128}};
 
 // Whole and half level units of groups that reach from -127 to 127 of them. Every group and every lane has

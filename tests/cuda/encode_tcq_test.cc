@@ -7,8 +7,6 @@
 namespace quire::cuda::test {
 namespace {
 
-using Sections = std::vector<std::vector<float>>;
-
 class EncodeTcq : public CudaTest, public testing::WithParamInterface<CodecId> {
  protected:
   static PageKind kind(SectionShape shape) { return kind_of(GetParam(), GetParam(), shape); }

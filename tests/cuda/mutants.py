@@ -159,7 +159,7 @@ MUTANTS = [
     ("a section is unpacked before it is there", "prefill_unpack.cu", "    copy_async_wait<0>();\n    __syncthreads();\n", "    copy_async_wait<0>();\n"),
     ("means of sections that are not there", "prefill_unpack.cu", "(kMeansAtOnce - count); i +=", "0U; i +="),
     ("sections of the first part of a run", "prefill_unpack.cu", "run * args.run_sections + span.first + first", "run * args.run_sections + first"),
-    ("sinks of values that are copied", "encode.cu", "sink ? make_uint4(0, 0, 0, 0) : four", "four"),
+    ("sinks of values that are copied", "encode.cu", "token < job.first ? make_float4(0, 0, 0, 0) : four", "four"),
     ("a tile's tokens are not masked", "prefill_rows.cuh", "k % 8 < of_thread) weights", "k % 8 < 0) weights"),
     ("the last row twice", "attend_prefill.cu", "if (row >= args.rows) continue;", "if (row > args.rows) continue;"),
     ("before the first row nothing", "trellis_operands.cuh", "last.x = last.x << 8 | last.x >> 24;", ""),
@@ -211,6 +211,16 @@ MUTANTS = [
     ("lse written before all have read it, few partials", "merge.cu", "  __syncwarp();  // lse has been read by all\n", ""),
     ("few partials without their weights", "merge.cu", "const float weight = weights[p] == 0.0F ? 0.0F : exp2_approx(ms[p] - m);", "const float weight = 1.0F;"),
     ("queries are used before they are there", "attend_kernel.cuh", "  __syncthreads();\n\n  const uint32_t begin", "\n  const uint32_t begin"),
+    ("a head at the stride of pages", "encode_input.cuh", "head * input.head_stride", "head * input.page_stride"),
+    ("pages one behind another", "encode_input.cuh", "page * input.page_stride", "page * input.heads * input.head_stride"),
+    ("fours of rows that are not aligned", "encode_input.cuh", " && token_stride % 4 == 0", ""),
+    ("fours that begin anywhere", "encode_input.cuh", "reinterpret_cast<uintptr_t>(first) % four == 0 && ", ""),
+    ("bf16 with its neighbour's bits", "encode_input.cuh", "__uint_as_float(x.x & 0xFFFF0000U)", "__uint_as_float(x.x)"),
+    ("f16 out of order", "encode_input.cuh", "wide(x.x), wide(x.x >> 16)", "wide(x.x >> 16), wide(x.x)"),
+    ("dense keys of any type", "key_channels.cuh", "keys.type == InputType::kF32 && ", ""),
+    ("rotated without the clamp", "encode_registers.cuh", "x[j] = fminf(fmaxf(x[j], -kRotationClamp), kRotationClamp);", "x[j] += 0.0F;"),
+    ("the balance of the first head", "encode_registers.cuh", "size_t{blockIdx.x % input.heads}", "size_t{0}"),
+    ("lanes turned the wrong way", "encode_registers.cuh", "(lane & distance) == 0 ? 1.0F : -1.0F", "(lane & distance) != 0 ? 1.0F : -1.0F"),
 ]
 # Survivors that change nothing anyone can see, and why.
 EQUIVALENT = {
@@ -231,6 +241,8 @@ def units_of(file):
         return ["staged_rot4.cu", *STAGED]
     if file.startswith("nuq_"):
         return NUQ
+    if file == "encode_input.cuh":
+        return ["encode.cu", "encode_rotated.cu", "encode_uniform.cu"]
     if file == "encode_block.cuh":
         return ["encode.cu", "encode_trellis.cu", "encode_nonuniform.cu"]
     if file == "mean_codes.cuh":

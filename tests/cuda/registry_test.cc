@@ -28,7 +28,8 @@ TEST_F(CudaRegistry, EveryCodecFoldsAndUnfoldsOrIsRefused) {
     const DeviceArray<uint8_t> bytes(format.layout.bytes);
     const DeviceArray<uint8_t*> sections(std::vector<uint8_t*>{bytes.data()});
     const DeviceArray<uint32_t> params(2);
-    expect_ran(encode_sections({format, x.data(), x.data(), sections.data(), params.data(), 1}, nullptr));
+    const EncodeInput input = dense_input(x.data(), format.shape);
+    expect_ran(encode_sections({format, input, input, sections.data(), params.data(), 1}, nullptr));
     const DeviceArray<SectionRef> refs(
         std::vector<SectionRef>{{bytes.data(), params.host()[0], params.host()[1]}});
     const DeviceArray<float> keys(n);
@@ -71,8 +72,8 @@ TEST_F(CudaRegistry, FoldsWithTheLevelsOfTheLayer) {
     const DeviceArray<uint8_t> bytes(format.layout.bytes);
     const DeviceArray<uint8_t*> sections(std::vector<uint8_t*>{bytes.data()});
     const DeviceArray<uint32_t> params(2);
-    expect_ran(encode_sections({format, device_x.data(), device_x.data(), sections.data(), params.data(), 1},
-                               nullptr));
+    const EncodeInput input = dense_input(device_x.data(), kShape);
+    expect_ran(encode_sections({format, input, input, sections.data(), params.data(), 1}, nullptr));
     const std::vector<uint8_t> got = bytes.host();
     const EncodedSide keys(reference, {codec.id, levels[0].data()}, Side::kKey, kShape, x.data(), 0);
     const EncodedSide values(reference, {codec.id, levels[1].data()}, Side::kValue, kShape, x.data(), 0);

@@ -54,8 +54,9 @@ TEST_F(CudaSelect, EncodesDigestsWithThePages) {
   const DeviceArray<uint8_t*> sections(std::vector<uint8_t*>{bytes.data()});
   const DeviceArray<uint8_t*> digests(std::vector<uint8_t*>{digest.data()});
   const DeviceArray<uint32_t> params(2);
-  expect_ran(encode_sections({format, x.data(), x.data(), sections.data(), params.data(), 1, digests.data()},
-                             nullptr));
+  const EncodeInput input = dense_input(x.data(), kShape);
+  EncodeArgs args{format, input, input, sections.data(), params.data(), 1, digests.data()};
+  expect_ran(encode_sections(args, nullptr));
   std::vector<uint8_t> expected(digest_bytes(kShape));
   make_digest(keys.data(), kShape, expected.data());
   EXPECT_EQ(digest.host(), expected);

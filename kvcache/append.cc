@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -129,8 +130,15 @@ Status fill_frames(const CacheContext& context, uint32_t layer, std::span<const 
                                       " hold NaN or infinity; nothing of this step was stored in it"};
 }
 
+// The piece's tokens where the device can fold them: they are a whole page, and lie there.
+std::optional<KeysAndValues> on_device(const Piece& piece, uint32_t page_tokens, const KeysAndValues& given) {
+  if (!given.keys.on_device || !given.values.on_device || piece.count != page_tokens) return std::nullopt;
+  return KeysAndValues{from_token(given.keys, piece.token), from_token(given.values, piece.token)};
+}
+
 // The pages that the pieces complete; of a replay only those that are needed.
-std::vector<SealJob> full_pages(const CacheContext& context, uint32_t layer, std::span<const Piece> pieces) {
+std::vector<SealJob> full_pages(const CacheContext& context, uint32_t layer, std::span<const Piece> pieces,
+                                const KeysAndValues& given) {
   const uint32_t page_tokens = context.config.page_tokens;
   std::vector<SealJob> jobs;
   for (const Piece& piece : pieces) {
@@ -138,7 +146,7 @@ std::vector<SealJob> full_pages(const CacheContext& context, uint32_t layer, std
     const StepEntry& entry = *piece.entry;
     const bool whole = entry.run(layer).begin <= uint64_t{piece.page} * page_tokens;
     if (entry.replay && (!whole || !needs_refill(context, *entry.sequence, layer, piece.page))) continue;
-    jobs.push_back({entry.sequence, layer, piece.page, piece.frame});
+    jobs.push_back({entry.sequence, layer, piece.page, piece.frame, on_device(piece, page_tokens, given)});
   }
   return jobs;
 }
@@ -159,12 +167,12 @@ void undo(const CacheContext& context, const Step& step, uint32_t layer) {
 
 }  // namespace
 
-Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const TensorView& keys,
-                     const TensorView& values) {
+Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const KeysAndValues& rows,
+                     const KeysAndValues& given) {
   std::vector<Piece> pieces;
   Status status = open_layer(context, step, layer, &pieces);
-  if (status.ok()) status = fill_frames(context, layer, pieces, keys, values);
-  if (status.ok()) status = seal_pages(context, full_pages(context, layer, pieces));
+  if (status.ok()) status = fill_frames(context, layer, pieces, rows.keys, rows.values);
+  if (status.ok()) status = seal_pages(context, full_pages(context, layer, pieces, given));
   if (!status.ok()) {
     undo(context, *step, layer);
     step->failed = true;
@@ -200,7 +208,7 @@ Status refill_pages(const CacheContext& context, Sequence* sequence, uint32_t la
     const Piece piece{&entry,      first_page + i,  0,
                       page_tokens, i * page_tokens, status.ok() ? run.frames[0] : nullptr};
     if (status.ok()) status = fill_frames(context, layer, {&piece, 1}, keys, values);
-    const SealJob job{sequence, layer, first_page + i, piece.frame};
+    const SealJob job{sequence, layer, first_page + i, piece.frame, std::nullopt};
     if (status.ok()) status = seal_pages(context, {&job, 1});
     if (!status.ok()) {
       free_frames(context, &run);

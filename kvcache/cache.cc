@@ -218,7 +218,7 @@ Status Cache::append(OpenStep* open, uint32_t layer, const TensorView& keys, con
     if (!host_keys.ok()) return host_keys.status();
     const Result<TensorView> host_values = bring_down(context_, values, step->tokens, heads, 1);
     if (!host_values.ok()) return host_values.status();
-    return append_tokens(context_, step, layer, *host_keys, *host_values);
+    return append_tokens(context_, step, layer, {*host_keys, *host_values}, {keys, values});
   });
 }
 

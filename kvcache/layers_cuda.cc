@@ -8,17 +8,14 @@ namespace {
 
 constexpr uint32_t kLevels = 16;  // of a non-uniform side, at most
 
-// Keys of the layer are taken out of their space before they are turned.
-bool turns_balanced(const CacheConfig& config, const LayerConfig& layer) {
-  return config.key_space == KeySpace::kPreRope && !layer.key_balance.empty() &&
-         find_codec(layer.key_codec)->space == CodecSpace::kRotated;
+bool is_balanced(const LayerConfig& layer) {
+  return !layer.key_balance.empty() && find_codec(layer.key_codec)->space == CodecSpace::kRotated;
 }
 
 }  // namespace
 
 size_t CudaLayers::balances() const {
-  const bool any = std::ranges::any_of(
-      config_.layer, [&](const LayerConfig& layer) { return turns_balanced(config_, layer); });
+  const bool any = std::ranges::any_of(config_.layer, is_balanced);
   return any ? size_t{config_.layers} * config_.kv_heads * config_.head_dim : 0;
 }
 
@@ -39,14 +36,14 @@ Status CudaLayers::load(CudaQueue& queue) const {
   const size_t of_layer = size_t{config_.kv_heads} * config_.head_dim;
   for (uint32_t i = 0; i < config_.layers; ++i) {
     const LayerConfig& layer = config_.layer[i];
-    if (turns_balanced(config_, layer)) std::ranges::copy(layer.key_balance, all.begin() + i * of_layer);
+    if (is_balanced(layer)) std::ranges::copy(layer.key_balance, all.begin() + i * of_layer);
   }
   queue.up(balances_, all.data(), all.size());
   return queue.synchronize("copying parameters of layers");
 }
 
 const float* CudaLayers::key_balance(uint32_t layer) const {
-  if (!turns_balanced(config_, config_.layer[layer])) return nullptr;
+  if (!is_balanced(config_.layer[layer])) return nullptr;
   return balances_ + size_t{layer} * config_.kv_heads * config_.head_dim;
 }
 

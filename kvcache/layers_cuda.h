@@ -18,7 +18,7 @@ class CudaLayers {
   // Returns when all is there.
   Status load(CudaQueue& queue) const;
   cuda::SectionFormat format(uint32_t layer, bool first_page) const;
-  // [kv_heads][head_dim] of pre_rope keys in rotated space; else nullptr.
+  // [kv_heads][head_dim] of keys in rotated space, or nullptr: all are 1.
   const float* key_balance(uint32_t layer) const;
 
  private:
@@ -26,7 +26,7 @@ class CudaLayers {
 
   const CacheConfig& config_;
   int8_t* levels_ = nullptr;   // [layers][key, value][kLevels]
-  float* balances_ = nullptr;  // [layers][kv_heads][head_dim], pre_rope alone
+  float* balances_ = nullptr;  // [layers][kv_heads][head_dim]
 };
 
 }  // namespace quire

@@ -3,12 +3,12 @@
 // sealed batch and per wave of attention.
 //
 // What crosses the link: tensors of the engine's that lie on the device, down and outputs up, once per call;
-// of a sealed page its unfolded values go up (f32) and its folded bytes come down once, for checksums, with
-// its digests where they are kept; of an attend call its queries go up once, in two orders where a step has
-// several tiles; of a wave of up to kWaveRuns runs the references of its pages go up, with pre_rope keys the
-// angles of these and the pages of host memory that are to be attended here; of all waves that are waited for
-// together a merged partial per row comes down, two where some pages are seen by all tiles and some by one,
-// however many pages they have.
+// of a sealed page its unfolded values go up (f32), unless a whole page of them lies there in the engine's
+// tensors, and its folded bytes come down once, for checksums, with its digests where they are kept; of an
+// attend call its queries go up once, in two orders where a step has several tiles; of a wave of up to
+// kWaveRuns runs the references of its pages go up, with pre_rope keys the angles of these and the pages of
+// host memory that are to be attended here; of all waves that are waited for together a merged partial per
+// row comes down, two where some pages are seen by all tiles and some by one, however many pages they have.
 //
 // Invariants: slots are device memory, which only functions of this class read and write; all functions work
 // on one stream, in order, but for copies of carried pages, which run beside what was given before them and
@@ -27,6 +27,7 @@
 #include "kvcache/device.h"
 #include "kvcache/pool.h"
 #include "kvcache/rope.h"
+#include "kvcache/tensor.h"
 #include "quant/kernels.h"
 
 namespace quire {
@@ -37,6 +38,9 @@ struct EncodeBatch {
   bool first_page;                       // they are pages 0, with sinks; else none is
   std::span<const float* const> frames;  // on the host, as CacheConfig::frame_bytes has them
   std::span<uint8_t* const> slots;       // on the device; headers are left as they are
+  // The same tokens as the engine's tensors on the device have them, those of a page behind those of the page
+  // before, not rotated; or nullptr. A device that can fold these does not look at the frames.
+  const KeysAndValues* given = nullptr;
 };
 
 // What came down of them, good until the next call.

@@ -3,9 +3,25 @@
 #include <cstddef>
 #include <cstring>
 
+#include "kvcache/context.h"
 #include "quant/digest.h"
 
 namespace quire {
+namespace {
+
+cuda::InputType input_type(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return cuda::InputType::kF32;
+    case DType::kBf16:
+      return cuda::InputType::kBf16;
+    case DType::kF16:
+      return cuda::InputType::kF16;
+  }
+  return cuda::InputType::kF32;
+}
+
+}  // namespace
 
 void CudaPageEncoder::carve(Carver* carver, Space* space) const {
   const size_t sections = size_t{kPages} * config_.kv_heads;
@@ -34,27 +50,58 @@ Status CudaPageEncoder::open() {
   return queue_.synchronize("placing digests");
 }
 
+// Whether the kernels bring values of these codecs into their space.
+bool CudaPageEncoder::folds_given(const LayerConfig& layer) const {
+  return cuda::rotates_input(config_.shape()) ||
+         (!in_rotated_space(layer.key_codec) && !in_rotated_space(layer.value_codec));
+}
+
+CudaPageEncoder::Inputs CudaPageEncoder::given_inputs(uint32_t index, const KeysAndValues& given) const {
+  const LayerConfig& layer = config_.layer[index];
+  const auto input = [&](const TensorView& view, bool rotate, const float* balance) {
+    return cuda::EncodeInput{.data = view.data,
+                             .type = input_type(view.dtype),
+                             .heads = config_.kv_heads,
+                             .page_stride = config_.page_tokens * view.token_stride,
+                             .head_stride = view.head_stride,
+                             .token_stride = view.token_stride,
+                             .rotate = rotate,
+                             .balance = balance};
+  };
+  return {input(given.keys, in_rotated_space(layer.key_codec), layers_.key_balance(index)),
+          input(given.values, in_rotated_space(layer.value_codec), nullptr)};
+}
+
+CudaPageEncoder::Inputs CudaPageEncoder::bring_up(std::span<const float* const> frames) {
+  const size_t side = config_.frame_side_floats();
+  for (size_t p = 0; p < frames.size(); ++p) {
+    std::memcpy(host_.keys + p * side, frames[p], side * sizeof(float));
+    std::memcpy(host_.values + p * side, frames[p] + side, side * sizeof(float));
+  }
+  queue_.up(on_device_.keys, host_.keys, frames.size() * side);
+  queue_.up(on_device_.values, host_.values, frames.size() * side);
+  return {cuda::dense_input(on_device_.keys, config_.shape()),
+          cuda::dense_input(on_device_.values, config_.shape())};
+}
+
 Result<EncodedBatch> CudaPageEncoder::encode(const EncodeBatch& batch) {
   if (Status status = queue_.select(); !status.ok()) return status;
   const LayerConfig& layer = config_.layer[batch.layer];
   const PageLayout& layout = batch.first_page ? layer.first_layout : layer.layout;
-  const size_t side = config_.frame_side_floats();
   const auto pages = static_cast<uint32_t>(batch.frames.size());
   const uint32_t sections = pages * config_.kv_heads;
   for (uint32_t p = 0; p < pages; ++p) {
-    std::memcpy(host_.keys + p * side, batch.frames[p], side * sizeof(float));
-    std::memcpy(host_.values + p * side, batch.frames[p] + side, side * sizeof(float));
     for (uint32_t head = 0; head < config_.kv_heads; ++head) {
       host_.sections[p * config_.kv_heads + head] =
           batch.slots[p] + layout.header_bytes + size_t{head} * layout.section.bytes;
     }
   }
-  queue_.up(on_device_.keys, host_.keys, pages * side);
-  queue_.up(on_device_.values, host_.values, pages * side);
   queue_.up(on_device_.sections, host_.sections, sections);
+  const bool as_given = batch.given != nullptr && folds_given(layer);
+  const Inputs inputs = as_given ? given_inputs(batch.layer, *batch.given) : bring_up(batch.frames);
   const cuda::EncodeArgs args{layers_.format(batch.layer, batch.first_page),
-                              cuda::dense_input(on_device_.keys, config_.shape()),
-                              cuda::dense_input(on_device_.values, config_.shape()),
+                              inputs.keys,
+                              inputs.values,
                               on_device_.sections,
                               on_device_.params,
                               sections};

@@ -1,4 +1,5 @@
-// Folding on a GPU: unfolded pages go up, their bytes and digests come down.
+// Folding on a GPU: unfolded pages go up, unless the engine's tensors have them there, and their bytes and
+// digests come down.
 //
 // Thread safety: called on the compute stream alone.
 #pragma once
@@ -37,7 +38,15 @@ class CudaPageEncoder {
     uint8_t* digests;     // [kPages][kv_heads][digest_bytes]
     uint8_t** digest_at;  // [kPages][kv_heads]: where these lie on the device
   };
+  // Keys and values of a batch, on the device when what the queue has been given is done.
+  struct Inputs {
+    cuda::EncodeInput keys;
+    cuda::EncodeInput values;
+  };
   void carve(Carver* carver, Space* space) const;
+  bool folds_given(const LayerConfig& layer) const;
+  Inputs given_inputs(uint32_t layer, const KeysAndValues& given) const;
+  Inputs bring_up(std::span<const float* const> frames);
   void make_digests(const cuda::SectionFormat& format, uint32_t sections);
 
   const CacheConfig& config_;

@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "kvcache/sequence.h"
+#include "kvcache/tensor.h"
 
 namespace quire {
 
@@ -15,6 +17,8 @@ struct SealJob {
   uint32_t layer;
   uint32_t page;
   const float* frame;
+  // The page's tokens as the engine gave them, where they lie on the device.
+  std::optional<KeysAndValues> given;
 };
 
 // True when `page` of the layer has no bytes that its sequence may read: it is lost or of another rope epoch.

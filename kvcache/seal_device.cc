@@ -18,7 +18,17 @@ bool out_of_range(CodecId codec, uint32_t param) {
          static_cast<int32_t>(param) == kMaxSectionExponent;
 }
 
-bool join(const SealJob& a, const SealJob& b) { return a.layer == b.layer && (a.page == 0) == (b.page == 0); }
+// Whether the tokens of two pages lie one behind the other in the engine's tensors, or in none.
+bool continues(const SealJob& a, const SealJob& b, uint32_t page_tokens) {
+  if (!a.given.has_value() || !b.given.has_value()) return a.given.has_value() == b.given.has_value();
+  return from_token(a.given->keys, page_tokens).data == b.given->keys.data &&
+         from_token(a.given->values, page_tokens).data == b.given->values.data;
+}
+
+// Whether page b may be folded together with page a, the last of others.
+bool join(const SealJob& a, const SealJob& b, uint32_t page_tokens) {
+  return a.layer == b.layer && (a.page == 0) == (b.page == 0) && continues(a, b, page_tokens);
+}
 
 Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, std::span<uint8_t* const> slots,
                   std::span<SectionEntry> entries, std::span<uint8_t> digests) {
@@ -31,7 +41,8 @@ Status seal_batch(const CacheContext& context, std::span<const SealJob> jobs, st
   const BusyTime busy(context.clock, context.counters.encode_nanoseconds);
   const TraceSpan span(context.trace, "encode", TraceCategory::kEncode, jobs[0].layer, jobs[0].page,
                        jobs.size());
-  Result<EncodedBatch> encoded = device.encode({jobs[0].layer, jobs[0].page == 0, frames, slots});
+  const KeysAndValues* given = jobs[0].given.has_value() ? &*jobs[0].given : nullptr;
+  Result<EncodedBatch> encoded = device.encode({jobs[0].layer, jobs[0].page == 0, frames, slots, given});
   if (!encoded.ok()) return encoded.status();
   if (!digests.empty()) std::memcpy(digests.data(), encoded->digests, digests.size());
   std::atomic<bool> changed{false};
@@ -74,7 +85,10 @@ Status seal_on_device(const CacheContext& context, std::span<const SealJob> jobs
   const uint32_t heads = context.config.kv_heads;
   for (size_t first = 0; first < jobs.size();) {
     size_t count = 1;
-    while (count < most && first + count < jobs.size() && join(jobs[first], jobs[first + count])) ++count;
+    while (count < most && first + count < jobs.size() &&
+           join(jobs[first + count - 1], jobs[first + count], context.config.page_tokens)) {
+      ++count;
+    }
     Status status = seal_batch(context, jobs.subspan(first, count), slots.subspan(first, count),
                                entries.subspan(first * heads, count * heads),
                                digests.subspan(first * page_digests, count * page_digests));

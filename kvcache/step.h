@@ -48,10 +48,10 @@ struct Step {
 // Frees the frames of the open layer that later steps do not see.
 void close_layer(const CacheContext& context, Step* step);
 
-// keys and values: [step tokens][kv_heads][head_dim]. Fills the tail, seals what is full. On failure the
-// layer holds none of the step's tokens.
-Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const TensorView& keys,
-                     const TensorView& values);
+// rows: [step tokens][kv_heads][head_dim], in host memory; given: the same as the engine has them, there or
+// on the device. Fills the tail, seals what is full. On failure the layer holds none of the step's tokens.
+Status append_tokens(const CacheContext& context, Step* step, uint32_t layer, const KeysAndValues& rows,
+                     const KeysAndValues& given);
 
 // Encodes whole pages [first_page, first_page + pages) from tensors that start at the first of them, where
 // they are lost (or of another rope epoch); the others are left alone.

@@ -6,6 +6,11 @@
 
 namespace quire {
 
+TensorView from_token(TensorView view, uint64_t token) {
+  view.data = static_cast<const uint8_t*>(view.data) + token * view.token_stride * dtype_bytes(view.dtype);
+  return view;
+}
+
 void load_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t dim, const Kernels& kernels,
               float* out) {
   const uint64_t at = token * view.token_stride + head * view.head_stride;

@@ -25,6 +25,11 @@ struct TensorView {
   bool on_device = false;
 };
 
+struct KeysAndValues {
+  TensorView keys;
+  TensorView values;
+};
+
 struct MutableTensorView {
   void* data;
   DType dtype;
@@ -32,6 +37,9 @@ struct MutableTensorView {
   uint64_t head_stride;
   bool on_device = false;
 };
+
+// The same tensor without its first tokens.
+TensorView from_token(TensorView view, uint64_t token);
 
 // out[0..dim) = the row as f32: exact.
 void load_row(const TensorView& view, uint64_t token, uint64_t head, uint32_t dim, const Kernels& kernels,

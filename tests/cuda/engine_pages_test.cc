@@ -4,7 +4,6 @@
 
 #include <random>
 
-#include "kvcache/page_reader.h"
 #include "tests/cuda/engine_runner.h"
 #include "tests/support/temporary_store.h"
 
@@ -35,26 +34,6 @@ Sequence* new_sequence(Engine& engine, const World& world) {
 void extend(Engine& engine, const World& world, Sequence* sequence, uint64_t first, uint64_t count) {
   const Output output = run_chunks(engine, world, sequence, first, count, world.max_step_tokens);
   EXPECT_TRUE(output.status.ok()) << output.status.message();
-}
-
-using Pages = std::vector<std::vector<uint8_t>>;
-
-// Of all layers in turn, wherever they lie.
-Pages pages_of(Engine& engine, Sequence* sequence) {
-  Pages pages;
-  const Status status = engine.cache().run([&]() -> Status {
-    PageReader reader(engine.residency());
-    for (const SequenceLayer& layer : sequence->layers) {
-      for (uint32_t i = 0; i < layer.table->pages.size(); ++i) {
-        const Result<const uint8_t*> bytes = reader.read(layer.table, i);
-        if (!bytes.ok()) return bytes.status();
-        pages.emplace_back(*bytes, *bytes + reader.page()->bytes);
-      }
-    }
-    return {};
-  });
-  EXPECT_TRUE(status.ok()) << status.message();
-  return pages;
 }
 
 TEST_F(CudaEngine, FoldsTheBytesOfTheCpu) {

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "kvcache/page_device_cuda.h"
+#include "kvcache/page_reader.h"
 #include "tests/support/engine_world.h"
 
 #if !defined(QUIRE_CUDA_DEVICE)
@@ -102,6 +103,26 @@ inline uint64_t least(World world, uint64_t World::*budget) {
 inline ResidencyCounts counts_of(Engine& engine) {
   ResidencyLock lock = engine.residency().lock();
   return engine.residency().counts(lock);
+}
+
+using Pages = std::vector<std::vector<uint8_t>>;
+
+// Of all layers in turn, wherever they lie.
+inline Pages pages_of(Engine& engine, Sequence* sequence) {
+  Pages pages;
+  const Status status = engine.cache().run([&]() -> Status {
+    PageReader reader(engine.residency());
+    for (const SequenceLayer& layer : sequence->layers) {
+      for (uint32_t i = 0; i < layer.table->pages.size(); ++i) {
+        const Result<const uint8_t*> bytes = reader.read(layer.table, i);
+        if (!bytes.ok()) return bytes.status();
+        pages.emplace_back(*bytes, *bytes + reader.page()->bytes);
+      }
+    }
+    return {};
+  });
+  EXPECT_TRUE(status.ok()) << status.message();
+  return pages;
 }
 
 // Of all pages of all layers, in order.

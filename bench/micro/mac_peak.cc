@@ -124,7 +124,7 @@ uint64_t mac_burst(Isa isa, Mac mac) {
     case Mac::kMatrix:
       return burst_tdpbusd();
     case Mac::kByte:
-      return isa == Isa::kAvx512 ? burst_vpdpbusd() : burst_vpdpbusd_256();
+      return isa == Isa::kAvxVnni ? burst_vpdpbusd_256() : burst_vpdpbusd();
     case Mac::kPair:
       return burst_vpmaddwd();
     case Mac::kFloat:

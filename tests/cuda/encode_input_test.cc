@@ -26,7 +26,7 @@ std::vector<Strides> strides(SectionShape shape) {
   const uint64_t row = kHeads * dim;
   return {{"tokens of heads", shape.tokens * row, dim, row, 0},
           {"queries beside them", shape.tokens * 3 * row, dim, 3 * row, row},
-          {"odd strides", shape.tokens * (row + 13), dim + 3, row + 13, 5},
+          {"odd strides", shape.tokens * (row + 13), dim + 1, row + 13, 5},
           {"aligned strides, odd beginning", shape.tokens * row, dim, row, 1},
           {"every fourth head aligned", shape.tokens * (row + 4), dim + 1, row + 4, 0},
           {"heads of tokens", shape.tokens * dim, kPages * shape.tokens * dim, dim, 0},

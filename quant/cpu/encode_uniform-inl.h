@@ -37,6 +37,8 @@ inline void encode_uniform_keys(uint32_t bits, SectionShape shape, const float* 
   uint16_t* mids = scales + shape.dim;
   const Floats top = splat(static_cast<float>((1U << bits) - 1));
   const Floats centre = top * splat(0.5F);
+  const size_t section = size_t{shape.tokens} * shape.dim;
+  size_t behind = 0;  // line by line, as memory has it
   for (uint32_t c = 0; c < shape.dim; c += kLanes) {
     Floats low = load(x + size_t{first} * shape.dim + c) * down;
     Floats high = low;
@@ -50,6 +52,8 @@ inline void encode_uniform_keys(uint32_t bits, SectionShape shape, const float* 
     const Group group = stored_group(scales + c, mids + c);
     for (uint32_t t = first; t < shape.tokens; ++t) {
       const size_t at = size_t{t} * shape.dim + c;
+      prefetch_behind(x, section, behind);
+      behind += kLanes;
       store_low_bytes(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
     }
   }
@@ -86,6 +90,7 @@ inline void encode_uniform_values(uint32_t bits, SectionShape shape, const float
     const Group group{splat(f16_to_f32(mids[t])), splat(scale > 0.0F ? 1.0F / scale : 0.0F)};
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const size_t at = size_t{t} * shape.dim + c;
+      prefetch_behind(x, size_t{shape.tokens} * shape.dim, at);
       store_low_bytes(uniform_code(load(x + at) * down, group, centre, top), code_rows + at);
     }
   }

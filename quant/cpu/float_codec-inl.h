@@ -21,7 +21,9 @@ inline void encode_bf16_keys(SectionShape shape, const float* x, uint32_t first,
   for (uint32_t t = first / 4 * 4; t < shape.tokens; t += 4) {
     for (uint32_t i = t < first ? first - t : 0; i < 4; ++i) {
       for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-        store_u16(finite_to_bf16(load(x + size_t{t + i} * shape.dim + c)), rows[i] + c);
+        const float* at = x + size_t{t + i} * shape.dim + c;
+        prefetch(at + kInputAhead);
+        store_u16(finite_to_bf16(load(at)), rows[i] + c);
       }
     }
     transpose(rows, kMaxDim / 2, 4, shape.dim / 2, codes + size_t{4} * t, shape.tokens);
@@ -33,6 +35,8 @@ inline void encode_bf16_values(SectionShape shape, const float* x, uint32_t firs
   for (uint32_t t = first / 2 * 2; t < shape.tokens; t += 2) {
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
       const float* at = x + size_t{t} * shape.dim + c;
+      prefetch(at + kInputAhead);
+      prefetch(at + shape.dim + kInputAhead);
       const Ints even = t < first ? splat(0) : finite_to_bf16(load(at));
       const Ints pair = even | shift_left(finite_to_bf16(load(at + shape.dim)), 16);
       store(pair, reinterpret_cast<int32_t*>(codes + (size_t{t / 2} * shape.dim + c) * 4));

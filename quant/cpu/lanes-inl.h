@@ -244,9 +244,11 @@ HWY_INLINE float largest_magnitude(const float* x, size_t n) {
 }
 // Of a section that comes from memory, where the next one lies behind it most often: a processor by itself
 // reads no further ahead than to the end of a page of 4 KiB.
-HWY_INLINE float largest_input(const float* x, size_t n) {
-  return largest_magnitude<4096 / sizeof(float)>(x, n);
-}
+inline constexpr size_t kInputAhead = 4096 / sizeof(float);
+HWY_INLINE float largest_input(const float* x, size_t n) { return largest_magnitude<kInputAhead>(x, n); }
+// A line of the section behind this one of n floats: asked for while codes are made, when nothing else comes
+// from memory.
+HWY_INLINE void prefetch_behind(const float* x, size_t n, size_t at) { prefetch(x + n + at); }
 HWY_INLINE float smallest_lane(Floats v) {
   hn::Vec<FloatTag> all = v.part[0];
   for (uint32_t i = 1; i < kParts; ++i) all = hn::Min(all, v.part[i]);

@@ -41,7 +41,7 @@ struct Digests {
         const SectionLayout& layout = heads->layout.section;
         const SideView side{ref.section + layout.key_codes, ref.section + layout.key_meta, ref.key_param};
         kernels.decode_key(heads->kind.key_codec, shape, side, keys.data());
-        make_digest(keys.data(), shape, at);
+        kernels.make_digest(keys.data(), shape, at);
         of_head[head].push_back(at);
       }
     }

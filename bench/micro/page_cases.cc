@@ -40,12 +40,18 @@ struct Copy {
   }
 };
 
-void decode_section(const Kernels& kernels, const FoldedHeads& heads, const SectionRef& ref, float* keys,
-                    float* values) {
+void decode_keys(const Kernels& kernels, const FoldedHeads& heads, const SectionRef& ref, float* keys) {
   const SectionLayout& at = heads.layout.section;
   const uint8_t* s = ref.section;
   kernels.decode_key(heads.kind.key_codec, heads.kind.shape,
                      {s + at.key_codes, s + at.key_meta, ref.key_param}, keys);
+}
+
+void decode_section(const Kernels& kernels, const FoldedHeads& heads, const SectionRef& ref, float* keys,
+                    float* values) {
+  const SectionLayout& at = heads.layout.section;
+  const uint8_t* s = ref.section;
+  decode_keys(kernels, heads, ref, keys);
   kernels.decode_value(heads.kind.value_codec, heads.kind.shape,
                        {s + at.value_codes, s + at.value_meta, ref.value_param}, values);
 }
@@ -61,10 +67,19 @@ SectionRef encode_section(const Kernels& kernels, const FoldedHeads& heads, cons
   return ref;
 }
 
-// All that sealing does with a section: rotation where its codecs have one (in scratch, as rows are
-// appended), encoding and the checksum. scratch: keys and values of a section.
+// Of a thread.
+struct SealSpace {
+  BigBuffer rows;  // keys and values of a section, f32
+  std::vector<uint8_t> digest;
+
+  explicit SealSpace(const Copy& copy)
+      : rows(2 * copy.section_floats * sizeof(float)), digest(digest_bytes(copy.heads->kind.shape)) {}
+};
+
+// All that sealing does with a section: rotation where its codecs have one (in `space`, as rows are
+// appended), encoding, the checksum, and the digest of keys as they decode.
 uint64_t seal_section(const Kernels& kernels, const FoldedHeads& heads, const float* keys,
-                      const float* values, uint8_t* section, std::vector<float>* scratch) {
+                      const float* values, uint8_t* section, SealSpace* space) {
   const SectionShape shape = heads.kind.shape;
   const size_t count = size_t{shape.tokens} * shape.dim;
   const auto rotated = [&](CodecId codec, const float* rows, float* copy) {
@@ -72,9 +87,12 @@ uint64_t seal_section(const Kernels& kernels, const FoldedHeads& heads, const fl
     kernels.rotate(rows, shape.tokens, shape.dim, nullptr, copy);
     return static_cast<const float*>(copy);
   };
-  keys = rotated(heads.kind.key_codec, keys, scratch->data());
-  values = rotated(heads.kind.value_codec, values, scratch->data() + count);
+  auto* rows = reinterpret_cast<float*>(space->rows.data());
+  keys = rotated(heads.kind.key_codec, keys, rows);
+  values = rotated(heads.kind.value_codec, values, rows + count);
   const SectionRef ref = encode_section(kernels, heads, keys, values, section);
+  decode_keys(kernels, heads, ref, rows);
+  kernels.make_digest(rows, shape, space->digest.data());
   return section_checksum({section, heads.layout.section.bytes}, ref.key_param, ref.value_param);
 }
 
@@ -128,12 +146,13 @@ TimedCase encode_case(const SharedHeads& model, const Kernels& kernels, uint32_t
   timed.isa = kernels.isa;
   timed.memory = copy->bytes();
   timed.owner = copy;
-  timed.work = [copy = copy.get(), &kernels, threads](uint32_t thread) {
-    std::vector<float> scratch(2 * copy->section_floats);
+  const auto spaces = std::make_shared<std::vector<SealSpace>>();
+  for (uint32_t i = 0; i < threads; ++i) spaces->emplace_back(*copy);
+  timed.work = [copy = copy.get(), spaces, &kernels, threads](uint32_t thread) {
     for_sections(*copy->heads, thread, threads, [&](size_t page, size_t head) {
       const float* keys = copy->unfolded(page, head);
       benchmark::DoNotOptimize(seal_section(kernels, *copy->heads, keys, keys + copy->section_floats,
-                                            copy->folded(page, head), &scratch));
+                                            copy->folded(page, head), &(*spaces)[thread]));
     });
   };
   return timed;

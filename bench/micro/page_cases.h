@@ -6,8 +6,8 @@
 
 namespace quire::micro {
 
-// Keys and values of every section of every page to bytes; the checksum is a case of its own. `error`: of the
-// decoded values against those that went in.
+// Keys and values of every section of every page to bytes, with the section's checksum and digest. `error`:
+// of the decoded values against those that went in.
 TimedCase encode_case(const SharedHeads& model, const Kernels& kernels, uint32_t threads);
 // Every section to f32. `error`: against what the scalar table decodes.
 TimedCase decode_page_case(const SharedHeads& heads, const Kernels& kernels, uint32_t threads);

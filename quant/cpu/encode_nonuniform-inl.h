@@ -32,9 +32,6 @@ struct NuqSource {
   HWY_INLINE Floats at(uint32_t token, uint32_t channel) const {
     return load(x + size_t{token} * shape.dim + channel) * splat(down);
   }
-  HWY_INLINE void ask_behind(uint32_t token, uint32_t channel) const {
-    prefetch_behind(x, size_t{shape.tokens} * shape.dim, size_t{token} * shape.dim + channel);
-  }
   // With 2 bits the search takes no longer.
   template <uint32_t kBits>
   HWY_INLINE Ints codes(Floats y) const {
@@ -113,7 +110,6 @@ void encode_nuq_keys(const NuqSource& source, const Outliers& outliers, uint16_t
     const NuqGroups groups = NuqGroups::load(scales + c, mids + c);
     GroupSums sums;
     for (uint32_t t = source.first; t < shape.tokens; ++t) {
-      source.ask_behind(t, c);
       const Floats from_mid = source.at(t, c) - groups.mid;
       const Ints codes = source.codes<kBits>(from_mid * groups.inverse);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);
@@ -155,7 +151,6 @@ void encode_nuq_values(const NuqSource& source, const Outliers& outliers, uint16
     const Floats mid = splat(f16_to_f32(mids[t]));
     GroupSums sums;
     for (uint32_t c = 0; c < shape.dim; c += kLanes) {
-      source.ask_behind(t, c);
       const Floats from_mid = source.at(t, c) - mid;
       const Ints codes = source.codes<kBits>(from_mid * inverse);
       store_low_bytes(codes, code_rows + size_t{t} * shape.dim + c);

@@ -8,7 +8,7 @@ jobs=$(nproc)
 test_timeout=600  # seconds for one test
 # GuardPages watches the bounds of the SIMD kernels instead; no sanitizer looks at Python; what the scalar table does for every
 # pair of codecs it does for every codec at all shapes.
-uninstrumented='^Isa/.*/avx|golden_pages_in_python|trellis_tables|ForAllCodecPairs'
+uninstrumented='^Isa/.*/(avx|amx)|golden_pages_in_python|trellis_tables|ForAllCodecPairs'
 # Threads meet in the same places whatever the codec; a killed process has none, and these suites have one each.
 same_threads='Codecs/.*/(f32|bf16|int|nuq|tcq|rot[23])|store_kill|[.](Eviction|PageCompressor|PersistentStoreTest|Select|SlotPool)[.]'
 export CCACHE_DIR=${CCACHE_DIR:-$PWD/build/ccache}  # the SIMD kernels are the same in every build for this machine

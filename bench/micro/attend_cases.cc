@@ -9,7 +9,7 @@ namespace quire::micro {
 namespace {
 
 constexpr size_t kErrorPages = 64;
-constexpr uint32_t kErrorRows = 8;
+constexpr uint32_t kErrorRows = kLeastMatrixRows;
 constexpr uint64_t kTilesPerThread = 1;  // of a round of prefill
 
 // Multiply-accumulates as the kernels execute them in tiles of `rows` for `products` products of a query with

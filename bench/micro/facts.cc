@@ -37,6 +37,7 @@ void add_errors(const CodecInfo& codec, KeySpace space, nlohmann::json* errors) 
   if (space == KeySpace::kPostRope) {
     (*errors)["encode " + name_of(kind)] = *encode_case(heads, best_kernels(), 1).row.error;
   }
+  // AMX's bits are AVX-512's.
   for (const Isa isa : {Isa::kScalar, Isa::kAvx2, Isa::kAvxVnni, Isa::kAvx512}) {
     const Kernels* kernels = find_kernels(isa);
     if (kernels == nullptr) continue;

@@ -128,7 +128,7 @@ uint64_t mac_burst(Isa isa, Mac mac) {
     case Mac::kPair:
       return burst_vpmaddwd();
     case Mac::kFloat:
-      return isa == Isa::kAvx512 || isa == Isa::kAmx ? burst_fma_512() : burst_fma_256();
+      return isa == Isa::kAvxVnni || isa == Isa::kAvx2 ? burst_fma_256() : burst_fma_512();
     case Mac::kScalar:
       return burst_mulss();
   }

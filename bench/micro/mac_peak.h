@@ -10,7 +10,7 @@
 namespace quire::micro {
 
 enum class Mac : uint8_t {
-  kByte,    // avx512 and avxvnni: vpdpbusd, bytes by bytes
+  kByte,    // avx512, avxvnni and few rows of amx: vpdpbusd, bytes by bytes
   kPair,    // avx2: vpmaddwd and vpaddd, 16 bits by 16 bits
   kFloat,   // vfmadd of 512 or 256 bits
   kScalar,  // mulss and addss

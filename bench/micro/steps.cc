@@ -97,7 +97,7 @@ void print_times(Attention& attention, const FoldedHeads& heads, Isa isa) {
 }
 
 const Kernels* table_named(const std::string& name) {
-  for (const Isa isa : {Isa::kAmx, Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2}) {
+  for (const Isa isa : {Isa::kAvx512, Isa::kAvxVnni, Isa::kAvx2}) {
     if (name == isa_name(isa)) return find_kernels(isa);
   }
   return nullptr;

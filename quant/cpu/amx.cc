@@ -39,15 +39,12 @@ bool has_amx() {
 }
 
 // Linux lends the 8 KiB of registers to a process that asks for them, because a signal's frame grows by as
-// much; it refuses where an alternate signal stack would be too small.
+// much; it refuses where an alternate signal stack would be too small. A thread's first use of them traps
+// once, for room to keep them in.
 bool borrow_registers() {
-#if defined(__linux__)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr long kTileData = 18;
   return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
-#else
-  return false;
-#endif
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// The integer product of both sides: sums over quads of codes' levels times a broadcast operand.
+// The integer product of both sides: sums over quads of codes' levels times an operand, which vectors
+// broadcast.
 //
 // Keys: lanes are tokens, quads run over channels, the operand is the query. Values: lanes are channels,
 // quads run over tokens, the operand is the weights. Thread safety: pure functions.

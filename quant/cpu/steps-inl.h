@@ -88,7 +88,11 @@ void with_product_form(const CodecInfo& codec, bool unpacked, F f) {
   if constexpr (std::is_same_v<Shape, CommonShape>) {
     if (unpacked && codec.bits <= 4) return f(std::integral_constant<Form, kUnpacked>{});
   }
-  with_form(codec, f);
+  if constexpr (kMatrices) {
+    f(std::integral_constant<Form, Form{8}>{});
+  } else {
+    with_form(codec, f);
+  }
 }
 
 template <int kRows, class Shape>

@@ -110,7 +110,8 @@ inline void carve_tile(Carver& carver, SectionShape shape, uint32_t rows, Tile* 
   const size_t levels = unpacks(shape, rows) ? size_t{shape.tokens} * dim / (4 * kLanes) : 0;
   tile->key_levels = carver.take<Levels>(levels);
   tile->value_levels = carver.take<Levels>(levels);
-  int32_t* queries = carver.take<int32_t>(rows * dim / 2);
+  // Products of matrices read as many rows from the last block's first as a block may have.
+  int32_t* queries = carver.take<int32_t>((rows + kMaxBlockRows - 1) * dim / 2);
   tile->sink_keys = carver.take<float>(kMaxSinkTokens * dim);
   tile->sink_values = carver.take<float>(kMaxSinkTokens * dim);
   tile->keys = carver.take<float>(shape.tokens * dim);

@@ -10,7 +10,12 @@ namespace quire::HWY_NAMESPACE {
 
 // From so many blocks on. Where products leave the ports of lookups free (Zen 4) a block gains nothing, and
 // storing levels takes a fiftieth of eight blocks; with AVX2, where they do not, even eight gain a tenth.
-inline constexpr uint32_t kUnpackedBlocks = kMatrices ? 0 : 16;
+// Matrices are multiplied of unpacked levels alone.
+#if defined(QUIRE_SIMD_AMX)
+inline constexpr uint32_t kUnpackedBlocks = kLeastMatrixRows / kMaxBlockRows;
+#else
+inline constexpr uint32_t kUnpackedBlocks = 16;
+#endif
 
 // Levels of one quad after another, [quads][lanes / 16].
 template <Side kSide, Form kForm>

@@ -73,7 +73,7 @@ TEST_P(NonUniform, LevelsOfALayerGiveTheScalarTablesBytesAndValues) {
 // decodes.
 TEST_P(NonUniform, AttentionReadsTheLevelsOfALayer) {
   Random random(8);
-  constexpr uint32_t kRows = 9;  // blocks of eight and of one
+  constexpr uint32_t kRows = 17;  // blocks of eight and of one
   for (const CodecInfo& codec : nonuniform_codecs()) {
     for (const SectionShape shape : kSomeShapes) {
       SCOPED_TRACE(std::string(codec.name) + ", " + shape_name(shape));
